@@ -1,0 +1,80 @@
+"""The injected inner solver: one for training, one for evaluation, and what they report."""
+
+from __future__ import annotations
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.utilities import rank_zero_warn
+from torch import Tensor
+
+from jiio_lightning.core.inner import RESIDUALS, InnerSolution, InnerSolver, SolveError, diagnose
+from jiio_lightning.core.problem import InnerProblem
+from jiio_lightning.core.solvers.anderson import Anderson
+from jiio_lightning.core.solvers.base import FixedPoint
+from jiio_lightning.tasks.base import JIIOTask
+
+
+class AugmentedDEQSolver(Callback):
+    """Owns the inner solvers, gives them to the task, logs their statistics.
+
+    The budgets live here and not in the task, so that a checkpoint never brings its own: what a command or a run file says holds.
+
+    Args:
+        train: solver of training steps (Sec. 4.1: 40 steps).
+        test: solver of validation, test and prediction (Sec. 4.1: 100 steps).
+        resolve: solves z again at the returned x, for feasible figures.
+        feasible_tol: relative residual under which z counts as an equilibrium.
+    """
+
+    def __init__(
+        self,
+        train: InnerSolver,
+        test: InnerSolver,
+        resolve: FixedPoint | None = None,
+        feasible_tol: float = 1e-2,
+    ) -> None:
+        self.train = train
+        self.test = test
+        self.tight = FixedPoint(Anderson(memory=8), max_steps=100, tol=1e-5) if resolve is None else resolve
+        self.feasible_tol = feasible_tol
+        self._warned = False
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Inject this solver into the task (Lightning calls it before the module's own setup)."""
+        if not isinstance(pl_module, JIIOTask):
+            raise TypeError(f"the inner solver is for a JIIOTask, not for {type(pl_module).__name__}")
+        pl_module.solver = self
+
+    def budget(self, task: JIIOTask) -> InnerSolver:
+        """The solver that the task's present mode calls for."""
+        return self.train if task.training else self.test
+
+    def resolve(self, problem: InnerProblem, x: Tensor, hidden: int) -> tuple[Tensor, Tensor]:
+        """z solved again at x: z ``(B, n)`` and its relative residual ``(B,)``."""
+        with torch.no_grad():
+            solution = self.tight(lambda z: problem.f(z, x), x.new_zeros(x.shape[0], hidden))
+        return solution.value, solution.residual
+
+    def statistics(self, solution: InnerSolution) -> dict[str, Tensor]:
+        """Cost, median residuals of z, mu and x, share of feasible and of finite samples, and steps, by their logged names."""
+        medians = solution.residuals.median(dim=0).values
+        return {
+            "cost": solution.cost.mean(),
+            **{f"residual_{name}": value for name, value in zip(RESIDUALS, medians, strict=True)},
+            "feasible": solution.feasible(self.feasible_tol).float().mean(),
+            "finite": solution.finite.float().mean(),
+            "steps": torch.tensor(float(solution.num_steps)),
+        }
+
+    def check(self, solution: InnerSolution) -> None:
+        """Warn once of a solve that is not feasible; refuse one that is not finite.
+
+        Raises:
+            SolveError: if no sample has a finite solution.
+        """
+        if not bool(solution.finite.any()):
+            raise SolveError(str(diagnose(solution, self.feasible_tol)))
+        complaint = None if self._warned else diagnose(solution, self.feasible_tol)
+        if complaint is not None:
+            self._warned = True
+            rank_zero_warn(complaint)

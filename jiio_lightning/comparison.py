@@ -1,0 +1,184 @@
+"""Joint against Nested on one batch: feasible cost against wall-clock time, in one run (Fig. 3, Tables 2, 3 and 7)."""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils import parametrize
+
+from jiio_lightning.core.inner import RESIDUALS, InnerSolver
+from jiio_lightning.core.joint import Joint
+from jiio_lightning.core.nested import Nested
+from jiio_lightning.core.problem import InnerProblem
+from jiio_lightning.core.solvers.anderson import Anderson
+from jiio_lightning.core.solvers.base import FixedPoint
+from jiio_lightning.core.solvers.observers import Trace
+from jiio_lightning.core.state import Augmented
+from jiio_lightning.core.steps import Adam
+
+Resolve = Callable[[InnerProblem, Tensor, int], tuple[Tensor, Tensor]]
+
+
+def paper_baseline(max_steps: int = 40) -> Nested:
+    """Adam on x with cold solves of 18 steps for z and 20 for mu (Tables 3 and 9), its quasi-Newton replaced by Anderson."""
+    return Nested(Adam(), FixedPoint(Anderson(memory=6), 18), FixedPoint(Anderson(memory=6), 20), max_steps)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One place on the plane of cost and time.
+
+    Args:
+        seconds: wall-clock time for the whole batch.
+        cost: mean feasible cost a sample: z solved again at the returned x.
+        steps: steps in x that it took.
+        resolve_residual: largest relative residual of that last solve.
+    """
+
+    seconds: float
+    cost: float
+    steps: int
+    resolve_residual: float
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A method with one setting.
+
+    Args:
+        method: "joint" or "nested".
+        setting: what was chosen for it.
+        points: in the order of time.
+    """
+
+    method: str
+    setting: str
+    points: list[Point]
+
+    @property
+    def best(self) -> float:
+        """The lowest feasible cost."""
+        return min(point.cost for point in self.points)
+
+    def reaches(self, cost: float) -> Point | None:
+        """The first point at or below a cost."""
+        return next((point for point in self.points if point.cost <= cost), None)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What was measured.
+
+    Args:
+        joint: one point for each budget, each a solve of its own.
+        nested: one curve for each step size that was tried.
+        residuals: relative residuals of z, mu and x along the largest joint solve, medians over the batch.
+        samples: in the batch.
+        repeats: of each timed joint solve; its median counts.
+    """
+
+    joint: Curve
+    nested: list[Curve]
+    residuals: dict[str, list[float]]
+    samples: int
+    repeats: int
+
+    @property
+    def tuned(self) -> Curve:
+        """The nested curve that ends lowest."""
+        return min(self.nested, key=lambda curve: curve.best)
+
+    @property
+    def target(self) -> float:
+        """The cost at which times are compared: the lowest that both methods reach."""
+        return max(self.joint.best, self.tuned.best)
+
+    @property
+    def speedup(self) -> float:
+        """Time of the tuned nested method over that of the joint one, each to the target."""
+        joint, nested = self.joint.reaches(self.target), self.tuned.reaches(self.target)
+        assert joint is not None and nested is not None  # the target is a cost that both curves hold
+        return nested.seconds / joint.seconds
+
+    def record(self) -> dict[str, Any]:
+        """Plain data for a JSON file."""
+        return asdict(self) | {"tuned": self.tuned.setting, "target": self.target, "speedup": self.speedup}
+
+
+class Bench:
+    """Runs solvers on one problem, with cached weight normalisation, and judges what they return at z solved again.
+
+    Args:
+        problem: the inner problem of a batch.
+        start: where every solve starts.
+        resolve: solves z at a given x, tightly.
+        repeats: of each timed solve.
+    """
+
+    def __init__(self, problem: InnerProblem, start: Augmented, resolve: Resolve, repeats: int = 3) -> None:
+        self.problem = problem
+        self.start = start
+        self.resolve = resolve
+        self.repeats = repeats
+
+    @torch.no_grad()
+    def point(self, seconds: float, x: Tensor, steps: int) -> Point:
+        """The feasible cost of x."""
+        z, residual = self.resolve(self.problem, x, self.start.hidden)
+        return Point(seconds, float(self.problem.loss(z, x).mean()), steps, float(residual.max()))
+
+    def joint(self, solver: Joint, budgets: Sequence[int]) -> Curve:
+        """One timed solve for each budget: the schedule of a step depends on it."""
+        with parametrize.cached():
+            points = [self._timed(with_budget(solver, budget)) for budget in sorted(budgets)]
+        return Curve("joint", type(solver.method).__name__, points)
+
+    def _timed(self, solver: InnerSolver) -> Point:
+        seconds = []
+        for _ in range(self.repeats):
+            began = time.perf_counter()
+            solution = solver(self.problem, self.start)
+            _synchronise(solution.cost)
+            seconds.append(time.perf_counter() - began)
+        return self.point(statistics.median(seconds), solution.v.x, solution.num_steps)
+
+    def nested(self, solver: Nested, size: float) -> Curve:
+        """The iterates of one solve with the given step size."""
+        solver = copy.copy(solver)
+        solver.step = copy.copy(solver.step)
+        solver.step.size = size  # type: ignore[attr-defined]
+        trace = Trace()
+        with parametrize.cached():
+            solver(self.problem, self.start, [trace])
+            points = [
+                self.point(seconds, Augmented.unpack(now.value, self.start.hidden).x, now.step + 1)
+                for seconds, now in zip(trace.seconds, trace.snapshots, strict=True)
+            ]
+        return Curve("nested", f"{type(solver.step).__name__}({size:g})", points)
+
+    def residuals(self, solver: Joint) -> dict[str, list[float]]:
+        """Median relative residuals of z, mu and x at each step."""
+        trace = Trace()
+        with parametrize.cached():
+            solver(self.problem, self.start, [trace])
+        medians = torch.stack([now.residual.median(dim=0).values for now in trace.snapshots])
+        return {name: medians[:, i].tolist() for i, name in enumerate(RESIDUALS)}
+
+
+def with_budget(solver: Joint, max_steps: int) -> Joint:
+    """The same solver with another budget."""
+    solver = copy.copy(solver)
+    solver.max_steps = max_steps
+    return solver
+
+
+def _synchronise(tensor: Tensor) -> None:
+    if tensor.is_cuda:
+        torch.cuda.synchronize(tensor.device)

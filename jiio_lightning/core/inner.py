@@ -1,0 +1,125 @@
+"""What every inner solver takes and returns, and what it says when its answer cannot be used."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from jiio_lightning.core.problem import InnerProblem
+from jiio_lightning.core.solvers.base import Solution
+from jiio_lightning.core.solvers.observers import Observer
+from jiio_lightning.core.state import Augmented
+
+RESIDUALS = ("z", "mu", "x")
+"""Columns of the residual of an inner solve."""
+
+
+class XResidual:
+    """||x - P(x - dL/dx)|| over the largest one that this solve has seen: a residual of x without units.
+
+    The gradient in x has no natural scale to be compared with; the largest so far is one that neither the units of x nor a
+    factor on the loss can change.
+    """
+
+    def __init__(self) -> None:
+        self.largest: Tensor | None = None
+
+    def __call__(self, problem: InnerProblem, x: Tensor, dx: Tensor) -> Tensor:
+        """``(B,)`` for x and dL/dx ``(B, d)``; 1 at the start."""
+        norm = torch.linalg.vector_norm(x - problem.project(x - dx), dim=1)
+        self.largest = norm if self.largest is None else torch.fmax(self.largest, norm)
+        return norm / self.largest.clamp_min(torch.finfo(norm.dtype).tiny)
+
+
+class SolveError(RuntimeError):
+    """An inner solve whose answer cannot be used."""
+
+
+@dataclass(frozen=True)
+class InnerSolution:
+    """What Joint and Nested return.
+
+    Args:
+        v: selected iterate, outside any graph.
+        residuals: relative residuals of z, mu and x at v ``(B, 3)``: ||f - z|| / ||f||, ||dL/dz|| / ||J_z^T mu + dl/dz||, and the
+            projected gradient in x over the largest one that the solve has seen.
+        cost: inner loss at v ``(B,)``; not the feasible cost, which solves z again at x.
+        num_steps: steps in x.
+        finite: ``(B,)`` bool, False where the sample fell back to the last iterate that was finite.
+    """
+
+    v: Augmented
+    residuals: Tensor
+    cost: Tensor
+    num_steps: int
+    finite: Tensor
+
+    @classmethod
+    def of(cls, solution: Solution, hidden: int) -> InnerSolution:
+        """From a packed solve."""
+        v = Augmented.unpack(solution.value, hidden)
+        return cls(v, solution.residuals, solution.cost, solution.num_steps, solution.finite)
+
+    @property
+    def feasibility(self) -> Tensor:
+        """||f(z, x) - z|| / ||f(z, x)||, undamped, ``(B,)``."""
+        return self.residuals[:, 0]
+
+    def feasible(self, feasible_tol: float = 1e-2) -> Tensor:
+        """``(B,)`` bool: the samples whose z is an equilibrium to ``feasible_tol``."""
+        return self.finite & (self.feasibility < feasible_tol)
+
+    def require(self, feasible_tol: float = 1e-2) -> InnerSolution:
+        """This solution, if at least half of the batch is feasible.
+
+        Raises:
+            SolveError: else; the message says which residual, the likely cause and what to change.
+        """
+        complaint = diagnose(self, feasible_tol)
+        if complaint is not None:
+            raise SolveError(complaint)
+        return self
+
+
+class InnerSolver(ABC):
+    """``(InnerProblem, v0) -> InnerSolution``; no graph is kept.
+
+    Args:
+        max_steps: steps in x.
+    """
+
+    max_steps: int
+
+    @abstractmethod
+    def __call__(
+        self, problem: InnerProblem, v0: Augmented, observers: Sequence[Observer] = ()
+    ) -> InnerSolution:
+        """Solve from v0; observers see packed iterates."""
+
+
+def diagnose(solution: InnerSolution, feasible_tol: float = 1e-2) -> str | None:
+    """What is wrong with the typical sample of a solve, why that usually is, and which setting to change; None if it is fine."""
+    if not bool(solution.finite.all()):
+        return (
+            f"{int((~solution.finite).sum())} of {solution.finite.numel()} samples met a value that is not finite after at most "
+            f"{solution.num_steps} steps. If it happens at the first step, the data or the weights hold NaN or Inf: check them; "
+            "else the iteration diverges: lower the step in x (step.size) or z's and mu's steps (step_sizes), "
+            "or raise the Jacobian penalty (jacobian.coefficient)."
+        )
+    z, mu, x = (float(value) for value in torch.median(solution.residuals, dim=0).values)
+    if z < feasible_tol:
+        return None
+    measured = (
+        f"z is not an equilibrium after {solution.num_steps} steps: median residual of z {z:.1e} (wanted {feasible_tol:.0e}), "
+        f"of mu {mu:.1e}, of x {x:.1e}. "
+    )
+    if x > feasible_tol:
+        return measured + "x still moves, faster than z can follow: lower step.size or raise max_steps."
+    return measured + (
+        "x rests but z does not: f is hardly a contraction there. Raise jacobian.coefficient when training, lower step_sizes.z, "
+        "or use method: Anderson."
+    )

@@ -1,0 +1,96 @@
+"""The KKT conditions (Eq. 14), how far an iterate is from them, and the linear system behind the full gradient (Eq. 16-17)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from jiio_lightning.core.gmres import LinearSolution, gmres
+from jiio_lightning.core.problem import InnerProblem
+from jiio_lightning.core.state import Augmented
+
+
+@dataclass(frozen=True)
+class KKTResidual:
+    """Norms of the three rows of Eq. 14 for each sample, in the units of their rows.
+
+    Args:
+        z: ||f(z, x) - z||, ``(B,)``.
+        mu: ||dL/dz||, ``(B,)``.
+        x: ||x - P(x - dL/dx)||, ``(B,)``; without a constraint ||dL/dx||.
+    """
+
+    z: Tensor
+    mu: Tensor
+    x: Tensor
+
+
+def kkt_residual(problem: InnerProblem, v: Augmented) -> KKTResidual:
+    """The norm of the (projected) KKT map at v."""
+    gradient = problem.gradients(v)
+    step = v.x - problem.project(v.x - gradient.x)
+    return KKTResidual(*(torch.linalg.vector_norm(row, dim=1) for row in (gradient.mu, gradient.z, step)))
+
+
+def kkt_map(problem: InnerProblem, v: Augmented) -> Augmented:
+    r"""The KKT map :math:`K_\theta(v)` (Eq. 14) with a graph to v and to the weights.
+
+    .. math::
+        K = \left( \partial_z L,\; f(z, x) - z,\; P(x - \partial_x L) - x \right)
+
+    A zero of it is a KKT point also with the constraint active. The row that belongs to mu is dL/dz and the other way round,
+    so that without a constraint K is the gradient of L (up to the sign of its x-part) and its Jacobian is symmetric.
+
+    Args:
+        v: iterate whose blocks require grad.
+    """
+    image, loss = problem.f(v.z, v.x), problem.loss(v.z, v.x)
+    dz, dx = torch.autograd.grad(
+        (loss, image), (v.z, v.x), (torch.ones_like(loss), v.mu), create_graph=True, materialize_grads=True
+    )
+    return Augmented(z=dz - v.mu, mu=image - v.z, x=problem.project(v.x - dx) - v.x)
+
+
+def kkt_adjoint(
+    problem: InnerProblem,
+    v: Augmented,
+    outer_gradient: Augmented,
+    *,
+    memory: int = 50,
+    restarts: int = 4,
+    tol: float = 1e-5,
+) -> tuple[Augmented, LinearSolution]:
+    r"""Solve Eq. 17 for u by GMRES; the products with :math:`K_v^\top` are double backward passes.
+
+    .. math:: \left( \frac{\partial K_\theta(v)}{\partial v} \right)^\top u = - \partial_v \ell^{\mathrm{outer}}
+
+    Args:
+        problem: the inner problem.
+        v: its solution.
+        outer_gradient: gradient of the outer loss with respect to v.
+        memory: Krylov vectors between restarts.
+        restarts: cycles at most.
+        tol: relative residual that ends the solve.
+
+    Returns:
+        u, and the linear solve's own account (its residual says whether to trust u).
+    """
+    with torch.enable_grad():
+        leaf = Augmented(*(block.detach().clone().requires_grad_() for block in (v.z, v.mu, v.x)))
+        image = kkt_map(problem, leaf)
+
+    def product(u: Tensor) -> Tensor:
+        rows = Augmented.unpack(u, v.hidden)
+        pulled = torch.autograd.grad(
+            (image.z, image.mu, image.x),
+            (leaf.z, leaf.mu, leaf.x),
+            (rows.z, rows.mu, rows.x),
+            retain_graph=True,
+            materialize_grads=True,
+        )
+        return torch.cat(pulled, dim=1)
+
+    solution = gmres(product, -outer_gradient.pack(), memory=memory, restarts=restarts, tol=tol)
+    return Augmented.unpack(solution.value, v.hidden), solution

@@ -1,0 +1,136 @@
+"""The gradient of an outer loss with respect to the weights (Sec. 3.4), in its three forms.
+
+Each form turns a solved inner problem into a *surrogate*: a value ``(B,)`` whose autograd gradient with respect to the weights is
+the wanted one. The surrogate's value means nothing: log the outer loss.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from jiio_lightning.core.equilibrium import Linearisation, adjoint
+from jiio_lightning.core.gmres import LinearSolution
+from jiio_lightning.core.kkt import kkt_adjoint, kkt_map
+from jiio_lightning.core.problem import InnerProblem
+from jiio_lightning.core.solvers.base import FixedPoint
+from jiio_lightning.core.state import Augmented
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""``z (B, n), x (B, d) -> (B,)``, like ``InnerProblem.loss``."""
+
+
+@dataclass(frozen=True)
+class Surrogate:
+    """What an outer gradient gives to the optimiser.
+
+    Args:
+        value: ``(B,)``, with a graph to the weights.
+        residual: relative residual of the linear solve behind it ``(B,)``; None where there was none.
+    """
+
+    value: Tensor
+    residual: Tensor | None = None
+
+
+class OuterGradient(ABC):
+    """From a solved inner problem and an outer loss to a surrogate."""
+
+    @abstractmethod
+    def surrogate(self, problem: InnerProblem, outer: Loss, v: Augmented) -> Surrogate:
+        """The surrogate at the inner solution v."""
+
+
+class DualReuse(OuterGradient):
+    r"""Outer loss = sign * inner loss: the dual of the inner problem is all that is needed (Eq. 19).
+
+    .. math:: \frac{\partial \ell^{outer}}{\partial \theta} = \pm \partial_\theta L(z^*, \mu^*, x^*)
+
+    Args:
+        sign: +1 (generation) or -1 (adversarial training).
+        refine: solver of Eq. 9 that polishes mu at the fixed (z, x) first, starting from it; None uses mu as it is.
+    """
+
+    def __init__(self, sign: float = 1.0, refine: FixedPoint | None = None) -> None:
+        self.sign = sign
+        self.refine = refine
+
+    def surrogate(self, problem: InnerProblem, outer: Loss, v: Augmented) -> Surrogate:
+        """``outer`` is ignored: it is sign * ``problem.loss``."""
+        v, residual = v.detach(), None
+        if self.refine is not None:
+            v, residual = refine_dual(problem, v, self.refine)
+        return Surrogate(self.sign * problem.lagrangian(v), residual)
+
+
+def refine_dual(problem: InnerProblem, v: Augmented, solver: FixedPoint) -> tuple[Augmented, Tensor]:
+    """v with mu polished by Eq. 9 at its own (z, x), starting from its mu; and the residual of that solve ``(B,)``."""
+    gradient = _loss_gradient(problem.loss, v)
+    solution = adjoint(Linearisation(problem.f, v.z, v.x), gradient.z, solver, mu0=v.mu)
+    return replace(v, mu=solution.value), solution.residual
+
+
+class FixedInput(OuterGradient):
+    r"""Any outer loss, x* taken as a constant (the paper's choice for inverse problems and meta-learning, B.1).
+
+    .. math:: \partial_\theta \left[ \ell^{outer}(z^*, x^*) + \nu^\top f_\theta(z^*, x^*) \right], \quad
+              \nu = J_z^\top \nu + \partial_z \ell^{outer}
+
+    Args:
+        solver: of the adjoint equation (Eq. 9) of the outer loss.
+    """
+
+    def __init__(self, solver: FixedPoint) -> None:
+        self.solver = solver
+
+    def surrogate(self, problem: InnerProblem, outer: Loss, v: Augmented) -> Surrogate:
+        v = v.detach()
+        gradient = _loss_gradient(outer, v)
+        solution = adjoint(Linearisation(problem.f, v.z, v.x), gradient.z, self.solver)
+        value = replace(problem, loss=outer).lagrangian(replace(v, mu=solution.value))
+        return Surrogate(value, solution.residual)
+
+
+class FullKKT(OuterGradient):
+    r"""Any outer loss, differentiated through x* as well (Eq. 16-17), which the paper could not take.
+
+    .. math:: \partial_\theta \left[ \ell^{outer}(v^*) + u^\top K_\theta(v^*) \right], \quad
+              K_v^\top u = - \partial_v \ell^{outer}
+
+    Args:
+        memory: Krylov vectors of GMRES between restarts.
+        restarts: cycles at most.
+        tol: relative residual that ends the solve.
+    """
+
+    def __init__(self, memory: int = 50, restarts: int = 4, tol: float = 1e-5) -> None:
+        self.memory = memory
+        self.restarts = restarts
+        self.tol = tol
+
+    def surrogate(self, problem: InnerProblem, outer: Loss, v: Augmented) -> Surrogate:
+        u, solution = self.solve(problem, outer, v.detach())
+        leaf = Augmented(*(block.detach().clone().requires_grad_() for block in (v.z, v.mu, v.x)))
+        rows = kkt_map(problem, leaf)
+        value = outer(leaf.z.detach(), leaf.x.detach()) + (u.pack().detach() * rows.pack()).sum(dim=1)
+        return Surrogate(value, solution.residual)
+
+    def solve(self, problem: InnerProblem, outer: Loss, v: Augmented) -> tuple[Augmented, LinearSolution]:
+        """u of Eq. 17 and the account of its solve."""
+        gradient = _loss_gradient(outer, v)
+        return kkt_adjoint(
+            problem, v, gradient, memory=self.memory, restarts=self.restarts, tol=self.tol
+        )
+
+
+def _loss_gradient(loss: Loss, v: Augmented) -> Augmented:
+    """Gradient of a loss of (z, x) with respect to v; its mu-part is 0."""
+    with torch.enable_grad():
+        z, x = v.z.detach().clone().requires_grad_(), v.x.detach().clone().requires_grad_()
+        value = loss(z, x).sum()
+        dz, dx = torch.autograd.grad(value, (z, x), materialize_grads=True)
+    return Augmented(z=dz, mu=torch.zeros_like(v.mu), x=dx)

@@ -1,0 +1,179 @@
+"""The one loop that every batched fixed-point solve runs, and what a method has to say for itself: init and step."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from jiio_lightning.core.solvers.observers import Observer, Snapshot
+from jiio_lightning.core.solvers.selection import LowestResidual, Selection
+
+State = TypeVar("State")
+
+
+class Method(ABC, Generic[State]):
+    """How to go from v and F(v), both ``(B, N)``, to the next iterate; it never loops and never looks at other samples."""
+
+    @abstractmethod
+    def init(self, v0: Tensor) -> State:
+        """The state before the first step."""
+
+    @abstractmethod
+    def step(self, v: Tensor, image: Tensor, state: State) -> tuple[Tensor, State]:
+        """The next iterate from v and its image F(v), and the next state."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """One evaluation of F at v.
+
+    Args:
+        value: F(v), ``(B, N)``.
+        residual: how far v is from its fixed point, one column for each block that has to converge ``(B, R)``.
+        cost: what is minimised, at v ``(B,)``.
+    """
+
+    value: Tensor
+    residual: Tensor
+    cost: Tensor
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What every batched fixed-point solve returns.
+
+    Args:
+        value: selected iterate ``(B, N)``.
+        residuals: of each block at value ``(B, R)``; ||F(v) - v|| / ||F(v)|| in one column for a plain map.
+        cost: at value ``(B,)``; the residual for a plain map.
+        num_steps: evaluations of F.
+        finite: ``(B,)`` bool, False where an evaluation was not finite and the sample stopped at the best iterate before it.
+    """
+
+    value: Tensor
+    residuals: Tensor
+    cost: Tensor
+    num_steps: int
+    finite: Tensor
+
+    @property
+    def residual(self) -> Tensor:
+        """The largest of a sample's residuals ``(B,)``."""
+        return self.residuals.amax(dim=1)
+
+    def within(self, tol: float) -> Tensor:
+        """``(B,)`` bool: the samples that are finite and whose residual is under tol."""
+        return self.finite & (self.residual < tol)
+
+
+def relative(part: Tensor, whole: Tensor) -> Tensor:
+    """||part|| / ||whole|| of each row ``(B,)``; 0 / 0 counts as 0."""
+    tiny = torch.finfo(whole.dtype).tiny
+    return torch.linalg.vector_norm(part, dim=1) / torch.linalg.vector_norm(whole, dim=1).clamp_min(tiny)
+
+
+def plain_map(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Image]:
+    """A map without a cost as an update of :func:`solve`: its residual is ||F(v) - v|| / ||F(v)||."""
+
+    def update(v: Tensor) -> Image:
+        value = function(v)
+        gap = relative(value - v, value)
+        return Image(value, gap.unsqueeze(1), gap)
+
+    return update
+
+
+def unprojected(v: Tensor) -> Tensor:
+    """The projection of a solve without constraints."""
+    return v
+
+
+def solve(
+    method: Method[Any],
+    update: Callable[[Tensor], Image],
+    v0: Tensor,
+    *,
+    max_steps: int,
+    tol: float = 0.0,
+    selection: Selection,
+    project: Callable[[Tensor], Tensor] = unprojected,
+    observers: Sequence[Observer] = (),
+) -> Solution:
+    """Solve v = F(v) for each row of v0, keeping no graph.
+
+    A row stops (it keeps its iterate) when its residuals are all below tol or its evaluation is not finite; the loop ends when
+    all rows have stopped. With ``tol = 0`` it runs ``max_steps`` evaluations and never waits for the device.
+
+    Args:
+        method: Picard, Anderson, Broyden or your own.
+        update: F at a ``(B, N)`` iterate; it is called under ``no_grad``.
+        v0: start ``(B, N)``.
+        max_steps: evaluations of F, at least 1.
+        tol: stop of a sample; 0 runs the whole budget.
+        selection: which of the evaluated iterates is returned.
+        project: applied to every mixed iterate, so that the method's history holds feasible points.
+        observers: called with each evaluated iterate.
+
+    Raises:
+        ValueError: if max_steps is below 1 or tol is negative.
+    """
+    check_budget(max_steps, tol)
+    with torch.no_grad():
+        v, best = v0.detach(), None
+        state = method.init(v)
+        finite = torch.ones(v.shape[0], dtype=torch.bool, device=v.device)
+        active = finite
+        for step in range(max_steps):
+            image = update(v)
+            now = Snapshot(step, v, image.residual, image.cost)
+            finite = finite & (now.is_finite() | ~active)
+            active = active & finite & (now.residual.amax(dim=1) >= tol)
+            best = selection.better(best, now)
+            for observer in observers:
+                observer(now)
+            if step + 1 == max_steps or (tol > 0 and not bool(active.any())):
+                break
+            proposal, state = method.step(v, image.value, state)
+            v = torch.where(active.unsqueeze(1), project(proposal), v)
+    assert best is not None  # max_steps >= 1
+    return Solution(best.value, best.residual, best.cost, step + 1, finite)
+
+
+def check_budget(max_steps: int, tol: float) -> None:
+    """Refuse a budget that cannot be run."""
+    if max_steps < 1 or tol < 0:
+        raise ValueError(f"a solve needs max_steps >= 1 and tol >= 0, got max_steps={max_steps} and tol={tol}")
+
+
+class FixedPoint:
+    """A method with its budget: solves v = F(v) for a plain map F.
+
+    Args:
+        method: Picard, Anderson, Broyden or your own.
+        max_steps: evaluations of F.
+        tol: relative residual at which a sample stops; 0 runs the whole budget without host synchronisation.
+        selection: which iterate to return; the nearest to its fixed point unless told.
+
+    Raises:
+        ValueError: for a budget that cannot be run.
+    """
+
+    def __init__(
+        self, method: Method[Any], max_steps: int = 20, tol: float = 0.0, selection: Selection | None = None
+    ) -> None:
+        check_budget(max_steps, tol)
+        self.method = method
+        self.max_steps = max_steps
+        self.tol = tol
+        self.selection = LowestResidual() if selection is None else selection
+
+    def __call__(self, function: Callable[[Tensor], Tensor], v0: Tensor) -> Solution:
+        """Solve from v0 ``(B, N)``."""
+        return solve(
+            self.method, plain_map(function), v0, max_steps=self.max_steps, tol=self.tol, selection=self.selection
+        )

@@ -1,0 +1,91 @@
+"""Limited-memory Broyden for v = F(v), one low-rank inverse Jacobian a sample."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from jiio_lightning.core.solvers.anderson import combine, inner_products
+from jiio_lightning.core.solvers.base import Method
+
+
+@dataclass(frozen=True)
+class BroydenState:
+    """Low-rank form ``B = -I + U W^T`` of the inverse Jacobian of g(v) = F(v) - v.
+
+    Args:
+        left: U, ``(B, memory, N)``.
+        right: W, ``(B, memory, N)``.
+        last_v: previous iterate ``(B, N)``.
+        last_gap: previous gap ``(B, N)``.
+        count: updates seen; -1 before the first iterate.
+    """
+
+    left: Tensor
+    right: Tensor
+    last_v: Tensor
+    last_gap: Tensor
+    count: int
+
+
+class Broyden(Method[BroydenState]):
+    r"""Broyden's good method on :math:`g(v) = F(v) - v` (Broyden 1965), as DEQs use it.
+
+    .. math::
+        v^+ = v - B g, \qquad
+        B^+ = B + \frac{(s - B y)\, s^\top B}{s^\top B y}, \qquad B_0 = -I
+
+    with s and y the last differences of v and of g. When the memory is full it starts again from :math:`-I`. An update whose
+    denominator is below ``guard`` times its Cauchy bound is left out, for that sample alone.
+
+    Args:
+        memory: rank-one updates kept.
+        guard: smallest cosine between s and B y that is trusted.
+
+    Raises:
+        ValueError: for a memory below 1.
+    """
+
+    def __init__(self, memory: int = 20, guard: float = 1e-8) -> None:
+        if memory < 1:
+            raise ValueError(f"Broyden needs memory >= 1, got {memory}")
+        self.memory = memory
+        self.guard = guard
+
+    def init(self, v0: Tensor) -> BroydenState:
+        left = v0.new_zeros(v0.shape[0], self.memory, v0.shape[1])
+        return BroydenState(left, torch.zeros_like(left), v0, v0, -1)
+
+    def step(self, v: Tensor, image: Tensor, state: BroydenState) -> tuple[Tensor, BroydenState]:
+        """``v - B g`` after the rank-one update with the last difference."""
+        gap = image - v
+        if state.count >= 0:
+            self._write(v - state.last_v, gap - state.last_gap, state)
+        state = replace(state, last_v=v, last_gap=gap, count=state.count + 1)
+        filled = self._filled(state.count)
+        return v - self._apply(gap, state.left[:, :filled], state.right[:, :filled]), state
+
+    def _filled(self, count: int) -> int:
+        """Slots in use: the ring is emptied when it is full."""
+        return count % self.memory or min(count, self.memory)
+
+    def _write(self, move: Tensor, turn: Tensor, state: BroydenState) -> None:
+        slot = state.count % self.memory
+        left, right = state.left[:, :slot], state.right[:, :slot]
+        stretched = self._apply(turn, left, right)  # B y
+        row = self._apply(move, right, left)  # B^T s
+        denominator = (row * turn).sum(dim=1, keepdim=True)
+        bound = torch.linalg.vector_norm(row, dim=1, keepdim=True) * torch.linalg.vector_norm(turn, dim=1, keepdim=True)
+        trusted = (denominator.abs() > self.guard * bound) & torch.isfinite(denominator)
+        safe = torch.where(trusted, denominator, 1.0)
+        state.left[:, slot] = torch.where(trusted, (move - stretched) / safe, 0.0)
+        state.right[:, slot] = torch.where(trusted, row, 0.0)
+
+    @staticmethod
+    def _apply(vector: Tensor, left: Tensor, right: Tensor) -> Tensor:
+        """``(-I + U W^T) vector``."""
+        if left.shape[1] == 0:
+            return -vector
+        return combine(inner_products(right, vector), left) - vector

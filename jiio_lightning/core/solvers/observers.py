@@ -1,0 +1,81 @@
+"""What may look at a solve while it runs: a trace for plots, one random iterate a sample for Eq. 27."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """An evaluated iterate.
+
+    Args:
+        step: its number, from 0.
+        value: iterate ``(B, N)``.
+        residual: distance of each block from its fixed point ``(B, R)``.
+        cost: inner loss ``(B,)``.
+    """
+
+    step: int
+    value: Tensor
+    residual: Tensor
+    cost: Tensor
+
+    def is_finite(self) -> Tensor:
+        """``(B,)`` bool: residual and cost are finite (a NaN anywhere in a row's image makes its residual NaN)."""
+        return torch.isfinite(self.residual).all(dim=1) & torch.isfinite(self.cost)
+
+
+Observer = Callable[[Snapshot], None]
+
+
+class Trace:
+    """Every ``every``-th iterate with its cost, its residuals and the seconds since the trace was made.
+
+    Reading the clock after a device has finished needs a synchronisation: use it to plot, not in training.
+
+    Args:
+        every: keep one iterate in so many.
+    """
+
+    def __init__(self, every: int = 1) -> None:
+        self.every = every
+        self.began = time.perf_counter()
+        self.seconds: list[float] = []
+        self.snapshots: list[Snapshot] = []
+
+    def __call__(self, now: Snapshot) -> None:
+        if now.step % self.every:
+            return
+        if now.value.is_cuda:
+            torch.cuda.synchronize(now.value.device)
+        self.seconds.append(time.perf_counter() - self.began)
+        self.snapshots.append(now)
+
+
+class RandomIterate:
+    """Keeps one iterate of the trajectory for each sample, drawn uniformly from a budget of ``max_steps`` (A.1).
+
+    The start is never drawn where there is another iterate: at z = 0 a group norm sees a constant map, and its Jacobian there is
+    an artefact of its epsilon (about 300 times larger than one step later), which would drown the penalty of Eq. 27.
+
+    Args:
+        draw: uniform numbers in [0, 1), ``(B,)``: which iterate each sample keeps, as a share of the budget.
+        max_steps: the budget of the solve.
+    """
+
+    def __init__(self, draw: Tensor, max_steps: int) -> None:
+        self.chosen = 1 + (draw * (max_steps - 1)).long()
+        self.value: Tensor | None = None
+
+    def __call__(self, now: Snapshot) -> None:
+        if self.value is None:
+            self.value = now.value
+            return
+        take = (now.step == 1) | ((self.chosen == now.step) & now.is_finite())
+        self.value = torch.where(take.unsqueeze(1), now.value, self.value)

@@ -1,0 +1,24 @@
+"""Plain fixed-point iteration."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from jiio_lightning.core.solvers.base import Method
+
+
+class Picard(Method[None]):
+    """``v+ = (1 - damping) v + damping F(v)`` (Eq. 4, damped).
+
+    Args:
+        damping: 1 is the plain iteration. The joint iteration has its own damping in F (Eq. 11) and wants 1 here.
+    """
+
+    def __init__(self, damping: float = 1.0) -> None:
+        self.damping = damping
+
+    def init(self, v0: Tensor) -> None:
+        return None
+
+    def step(self, v: Tensor, image: Tensor, state: None) -> tuple[Tensor, None]:
+        return (image if self.damping == 1.0 else v + self.damping * (image - v)), None

@@ -1,0 +1,179 @@
+"""The LightningDataModules' common part: open a prepared set, deal out its batches."""
+
+import os
+from abc import abstractmethod
+from collections.abc import Sized
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from pytorch_lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from jiio_lightning.data.dataset import ImageDataset, ValueRange
+from jiio_lightning.data.errors import DataError
+from jiio_lightning.data.loader import BatchLoader, resume_point
+from jiio_lightning.data.prepared import MappedRows, Prepared
+from jiio_lightning.data.recipe import Recipe, Shape
+from jiio_lightning.data.sampler import EvalBatches, TrainBatches
+from jiio_lightning.data.writer import prepare
+
+
+def data_root(root: str | None) -> Path:
+    """Where prepared sets live: ``root``, or the environment variable JIIO_DATA, or ``data``."""
+    return Path(root or os.environ.get("JIIO_DATA", "data")).expanduser()
+
+
+@dataclass(kw_only=True, eq=False)
+class PreparedDataModule(LightningDataModule):
+    """Batches of a prepared set. The fields are the options of every set.
+
+    Args:
+        root: folder of the prepared sets; by default the environment variable JIIO_DATA, else ``data``.
+        source: the originals (a folder or an archive), from which a set that is not there yet is prepared.
+        batch_size: samples in a training batch of one process.
+        eval_batch_size: samples in any other batch; by default ``batch_size``.
+        num_workers: processes that gather batches; 0 is fastest for small images.
+        seed: of the order, the flips and the episodes, each a pure function of (seed, epoch, index).
+        on_device: keep the set as one tensor on the training device and gather batches there, without workers.
+        value_range: what black and white become, ``[-1, 1]`` or ``[0, 1]``.
+    """
+
+    root: str | None = None
+    source: str | None = None
+    batch_size: int = 64
+    eval_batch_size: int | None = None
+    num_workers: int = 0
+    seed: int = 0
+    on_device: bool = False
+    value_range: ValueRange = (-1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        if self.batch_size < 1 or (self.eval_batch_size is not None and self.eval_batch_size < 1):
+            raise DataError("batch_size and eval_batch_size count samples: they are at least 1.")
+        if self.seed < 0:
+            raise DataError(f"seed is {self.seed}; it is to be 0 or more.")
+        if self.on_device and self.num_workers:
+            raise DataError("on_device gathers batches on the device, without workers: set num_workers to 0.")
+        if not self.value_range[0] < self.value_range[1]:
+            raise DataError(f"value_range is {self.value_range}: the first value is to be below the second.")
+
+    @property
+    @abstractmethod
+    def recipe(self) -> Recipe:
+        """How the set is prepared; says its name and the shape of its images."""
+
+    @abstractmethod
+    def dataset(self, split: str) -> Dataset:
+        """Batches of ``train``, ``val`` or ``test``."""
+
+    @property
+    def image_shape(self) -> Shape:
+        """Channels, height and width of an image of a batch."""
+        return self.recipe.shape
+
+    def prepare_data(self) -> None:
+        """Prepare the set on the fly, where that needs nothing or a source is given."""
+        if self.source is not None or not self.recipe.needs_source:
+            prepare(self.recipe, Path(self.source).expanduser() if self.source else None, data_root(self.root))
+
+    def setup(self, stage: str | None = None) -> None:
+        """Open the set before any work begins."""
+        self.prepared  # noqa: B018
+
+    @cached_property
+    def prepared(self) -> Prepared:
+        return Prepared.open(data_root(self.root), self.recipe)
+
+    def resident(self, rows: MappedRows) -> MappedRows:
+        """The rows where they are to live: on the device, or mapped from disk."""
+        return rows.to(self.device) if self.on_device else rows
+
+    def train_dataloader(self) -> BatchLoader:
+        """Shuffled batches that go on where a resumed run was interrupted."""
+        dataset = self.dataset("train")
+        sampler = TrainBatches(dataset, self.batch_size, self.seed, *self._place)
+        if self.trainer is not None:
+            sampler.start(*resume_point(self.trainer))
+        return self._loader(dataset, sampler)
+
+    def val_dataloader(self) -> BatchLoader:
+        return self._eval_loader("val")
+
+    def test_dataloader(self) -> BatchLoader:
+        return self._eval_loader("test")
+
+    def predict_dataloader(self) -> BatchLoader:
+        return self._eval_loader("test")
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+
+    @property
+    def _place(self) -> tuple[int, int]:
+        """Rank and number of processes."""
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+    def _eval_loader(self, split: str) -> BatchLoader:
+        dataset = self.dataset(split)
+        return self._loader(dataset, EvalBatches(dataset, self.eval_batch_size or self.batch_size, *self._place))
+
+    def _loader(self, dataset: Dataset, sampler: Sized) -> BatchLoader:
+        return BatchLoader(
+            dataset,
+            batch_size=None,  # a draw is a whole batch already
+            sampler=sampler,  # type: ignore[arg-type]
+            num_workers=self.num_workers,
+            pin_memory=self.device.type == "cuda" and not self.on_device,
+            persistent_workers=self.num_workers > 0,
+        )
+
+
+@dataclass(kw_only=True, eq=False)
+class ImageDataModule(PreparedDataModule):
+    """Batches of images.
+
+    Args:
+        flip: mirror every second training image, chosen anew in each epoch.
+        train_limit: use the first so many samples of the training split.
+        val_limit: use the first so many samples of the validation split.
+        test_limit: use the first so many samples of the test split.
+    """
+
+    flip: bool = False
+    train_limit: int | None = None
+    val_limit: int | None = None
+    test_limit: int | None = None
+
+    padding = 0  # of the prepared images, on each side
+
+    @property
+    def image_shape(self) -> Shape:
+        channels, height, width = self.recipe.shape
+        return channels, height + 2 * self.padding, width + 2 * self.padding
+
+    def dataset(self, split: str) -> ImageDataset:
+        return ImageDataset(
+            self.rows("images", split),
+            self.rows("labels", split),
+            self.prepared.manifest.levels,
+            self.value_range,
+            self.padding,
+            flip_seed=self.seed if self.flip and split == "train" else None,
+        )
+
+    def rows(self, array: str, split: str) -> MappedRows:
+        """``images`` or ``labels`` of a split, within its limit."""
+        rows = self.prepared.rows(array, split)
+        limit = {"train": self.train_limit, "val": self.val_limit, "test": self.test_limit}[split]
+        if limit is not None and not 0 < limit <= len(rows):
+            raise DataError(f"{self.recipe.name}: {split}_limit is {limit}, the split has {len(rows)} samples.")
+        return self.resident(rows[:limit])
+
+    def split_images(self, split: str, limit: int | None = None) -> Tensor:
+        """The first ``limit`` images of a split at once, as in a batch but unflipped: float32 ``(N, C, H, W)``."""
+        return self.dataset(split).first(limit)

@@ -1,0 +1,1 @@
+"""Figures of merit: library metrics with the conventions that the tables need."""

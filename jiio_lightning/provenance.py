@@ -1,0 +1,58 @@
+"""Where a number comes from: the record that stands beside every figure."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = ("torch", "pytorch-lightning", "jiio-lightning")
+
+
+def provenance() -> dict[str, Any]:
+    """Command, commit, versions and hardware of this process, as plain data."""
+    return {
+        "command": shlex.join(["jiio", *sys.argv[1:]]),
+        "commit": commit(),
+        "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
+        "hardware": hardware(),
+    }
+
+
+def commit() -> str:
+    """The commit of the source, with ``+`` if the tree differs from it; "unknown" outside a checkout."""
+    root = Path(__file__).parent
+    try:
+        head = _git(root, "rev-parse", "--short=12", "HEAD")
+        return head + ("+" if _git(root, "status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def hardware() -> str:
+    """The processor with its threads in use, or the GPU."""
+    if torch.cuda.is_available():
+        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
+    return f"{_processor()}, {torch.get_num_threads()} threads"
+
+
+def _processor() -> str:
+    """The processor's model where the system tells it."""
+    table = Path("/proc/cpuinfo")
+    names = [line.split(":", 1)[1].strip() for line in _lines(table) if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def _git(root: Path, *args: str) -> str:
+    done = subprocess.run(["git", "-C", str(root), *args], check=True, capture_output=True, text=True)
+    return done.stdout.strip()

@@ -1,0 +1,163 @@
+"""What the tasks share: the path of a batch from the inner problem to the gradient of the weights."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor
+from torch.nn.utils import parametrize
+
+from jiio_lightning.core.inner import InnerSolution, InnerSolver
+from jiio_lightning.core.outer import Loss, OuterGradient
+from jiio_lightning.core.problem import InnerProblem
+from jiio_lightning.core.solvers.observers import Observer
+from jiio_lightning.core.state import Augmented
+
+
+class Solver(Protocol):
+    """What the AugmentedDEQSolver callback injects."""
+
+    def budget(self, task: JIIOTask) -> InnerSolver:
+        """The inner solver of the task's present mode."""
+
+    def statistics(self, solution: InnerSolution) -> dict[str, Tensor]:
+        """Figures to log, by name."""
+
+    def check(self, solution: InnerSolution) -> None:
+        """Raise if a solution would spoil the weights, warn if it is not feasible."""
+
+    def resolve(self, problem: InnerProblem, x: Tensor, hidden: int) -> tuple[Tensor, Tensor]:
+        """z solved again at x, tightly: z ``(B, n)`` and its relative residual ``(B,)``."""
+
+
+class Watch(Protocol):
+    """The Jacobian penalty of one training step."""
+
+    observers: Sequence[Observer]
+
+    def penalty(self, problem: InnerProblem, solution: InnerSolution) -> Tensor:
+        """The scaled penalty of Eq. 27, a scalar."""
+
+
+class Regularizer(Protocol):
+    """What the JacobianRegularization callback injects."""
+
+    def watch(self, step: int, index: Tensor, max_steps: int) -> Watch:
+        """What to observe during a solve of at most ``max_steps``."""
+
+
+class JIIOTask(LightningModule, ABC):
+    """Trains a network through an inner problem. A task says what the problem is; the rest is here.
+
+    Args:
+        outer: how the gradient of the outer loss is taken (Sec. 3.4).
+        learning_rate: of Adam; the peak, with ``one_cycle``.
+        one_cycle: warm up and anneal over the run (Smith 2018) instead of a constant rate.
+    """
+
+    solver: Solver | None = None
+    regularizer: Regularizer | None = None
+
+    def __init__(self, outer: OuterGradient, learning_rate: float = 1e-3, one_cycle: bool = True) -> None:
+        super().__init__()
+        self.outer = outer
+        self.learning_rate = learning_rate
+        self.one_cycle = one_cycle
+
+    @abstractmethod
+    def problem(self, batch: Any) -> InnerProblem:
+        """What is minimised over x for this batch."""
+
+    @abstractmethod
+    def start(self, batch: Any) -> Augmented:
+        """Where the solve starts."""
+
+    @abstractmethod
+    def outer_loss(self, batch: Any, problem: InnerProblem) -> Loss:
+        """The loss that trains the weights: ``z, x -> (B,)``."""
+
+    @abstractmethod
+    def evaluate(self, batch: Any, problem: InnerProblem, z: Tensor, x: Tensor) -> dict[str, Tensor]:
+        """Per-sample figures of merit ``(B,)`` at an iterate."""
+
+    def inner(self, problem: InnerProblem, start: Augmented, observers: Sequence[Observer] = ()) -> InnerSolution:
+        """Solve the inner problem with the injected solver of the present mode."""
+        return self.injected.budget(self)(problem, start, observers)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        with parametrize.cached():
+            problem = self.problem(batch)
+            watch = self.watch(batch)
+            solution = self.inner(problem, self.start(batch), watch.observers)
+            self.injected.check(solution)
+            surrogate = self.outer.surrogate(problem, self.outer_loss(batch, problem), solution.v)
+            penalty = watch.penalty(problem, solution)
+        self._log("train", self.injected.statistics(solution) | {"jacobian": penalty.detach()}, len(batch.index))
+        return surrogate.value.mean() + penalty
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self._evaluation_step("val", batch)
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        self._evaluation_step("test", batch)
+
+    def feasible(self, batch: Any) -> tuple[InnerProblem, InnerSolution, Tensor, Tensor]:
+        """The inner problem of a batch, its solution, and z solved again at the returned x with that solve's residual."""
+        with parametrize.cached():
+            problem = self.problem(batch)
+            solution = self.inner(problem, self.start(batch))
+            z, residual = self.injected.resolve(problem, solution.v.x, solution.v.hidden)
+        return problem, solution, z, residual
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.Adam(self.parameters(), lr=self.learning_rate)
+        if not self.one_cycle:
+            return optimizer
+        steps = int(self.trainer.estimated_stepping_batches)
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, total_steps=steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _evaluation_step(self, stage: str, batch: Any) -> None:
+        problem, solution, z, residual = self.feasible(batch)
+        figures = self.evaluate(batch, problem, z, solution.v.x) | {"resolve_residual": residual}
+        means = {name: value.mean() for name, value in figures.items()}
+        self._log(stage, self.injected.statistics(solution) | means, len(residual))
+
+    def _log(self, stage: str, figures: dict[str, Tensor], samples: int) -> None:
+        for name, value in figures.items():
+            shown = name in ("cost", "feasible", "error")
+            self.log(f"{stage}/{name}", value, prog_bar=shown, batch_size=samples, sync_dist=stage != "train")
+
+    def watch(self, batch: Any) -> Watch:
+        """What the injected regularisation wants to see of this step's solve."""
+        if self.regularizer is None:
+            return NoWatch()
+        return self.regularizer.watch(self.global_step, batch.index, self.injected.budget(self).max_steps)
+
+    @property
+    def injected(self) -> Solver:
+        """The injected solver.
+
+        Raises:
+            RuntimeError: if there is none.
+        """
+        if self.solver is None:
+            raise RuntimeError(
+                "this task has no inner solver: add the AugmentedDEQSolver callback, in a run file by "
+                "`solver: ../conf/solver/joint.yaml`"
+            )
+        return self.solver
+
+
+class NoWatch:
+    """No regularisation."""
+
+    observers: Sequence[Observer] = ()
+
+    def penalty(self, problem: InnerProblem, solution: InnerSolution) -> Tensor:
+        """0."""
+        return solution.cost.new_zeros(())

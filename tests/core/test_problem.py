@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import torch
+
+from jiio_lightning.core import Augmented, InnerProblem
+from tests.core.problems import LinearQuadratic, TanhDEQ, explicit_gradients
+
+
+def example() -> tuple[InnerProblem, Augmented]:
+    net = TanhDEQ()
+    problem = InnerProblem(net.f, net.fit(torch.randn(4, net.outputs)))
+    return problem, Augmented(torch.randn(4, 5), torch.randn(4, 5), torch.randn(4, 3))
+
+
+def assert_same(a: Augmented, b: Augmented, tol: float = 1e-12) -> None:
+    for name in ("z", "mu", "x"):
+        torch.testing.assert_close(getattr(a, name), getattr(b, name), rtol=tol, atol=tol, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_gradients_are_eq_14_with_explicit_jacobians() -> None:
+    problem, v = example()
+    assert_same(problem.gradients(v), explicit_gradients(problem, v))
+
+
+def test_gradients_are_those_of_the_lagrangian() -> None:
+    problem, v = example()
+    leaf = Augmented(*(block.clone().requires_grad_() for block in (v.z, v.mu, v.x)))
+    rows = torch.autograd.grad(problem.lagrangian(leaf).sum(), (leaf.z, leaf.mu, leaf.x))
+    assert_same(problem.gradients(v), Augmented(*rows))
+
+
+def test_lagrangian_is_the_loss_where_z_is_an_equilibrium() -> None:
+    linear = LinearQuadratic.random()
+    v, problem = linear.solution(), linear.problem()
+    torch.testing.assert_close(problem.lagrangian(v), problem.loss(v.z, v.x), rtol=1e-12, atol=1e-12)
+    away = Augmented(v.z + 1.0, v.mu, v.x)
+    assert not torch.allclose(problem.lagrangian(away), problem.loss(away.z, away.x))
+
+
+def test_evaluate_gives_the_loss_of_each_sample_and_keeps_no_graph() -> None:
+    problem, v = example()
+    at = problem.evaluate(v)
+    torch.testing.assert_close(at.loss, problem.loss(v.z, v.x).detach(), rtol=0, atol=0)
+    assert not any(t.requires_grad for t in (at.loss, at.gradient.z, at.gradient.mu, at.gradient.x))
+
+
+def test_evaluate_calls_f_and_the_loss_once_and_leaves_no_gradient_on_the_weights() -> None:
+    net, calls = TanhDEQ(), []
+    loss = net.fit(torch.randn(2, net.outputs))
+    problem = InnerProblem(
+        lambda z, x: (calls.append("f"), net.f(z, x))[1], lambda z, x: (calls.append("loss"), loss(z, x))[1]
+    )
+    problem.evaluate(Augmented(torch.randn(2, 5), torch.randn(2, 5), torch.randn(2, 3)))
+    assert sorted(calls) == ["f", "loss"]
+    assert all(parameter.grad is None for parameter in net.parameters())
+
+
+def test_a_loss_that_does_not_see_x_has_the_gradient_of_f_alone_in_x() -> None:
+    net = TanhDEQ()
+    problem = InnerProblem(net.f, lambda z, x: z.square().sum(dim=1))
+    v = Augmented(torch.randn(2, 5), torch.zeros(2, 5), torch.randn(2, 3))
+    assert not problem.gradients(v).x.any()
+
+
+def test_evaluate_works_under_no_grad_and_with_inference_tensors() -> None:
+    problem, v = example()
+    expected = problem.gradients(v)
+    with torch.no_grad():
+        assert_same(problem.gradients(v), expected, tol=0.0)
+    with torch.inference_mode():
+        frozen = Augmented(v.z.clone(), v.mu.clone(), v.x.clone())
+    assert_same(problem.gradients(frozen), expected, tol=0.0)

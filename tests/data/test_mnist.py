@@ -1,0 +1,131 @@
+"""MNIST from IDX files, and Digits."""
+
+import gzip
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torchvision import datasets
+from torchvision.datasets import mnist as torchvision_mnist
+
+from jiio_lightning.data import MNIST, DataError, Digits
+from jiio_lightning.data.mnist import MD5, MNISTRecipe, parse_idx
+from jiio_lightning.data.writer import prepare
+
+LOOSE = MNISTRecipe(strict=False)
+
+
+def test_digits_are_scikit_learns(tmp_path):
+    data = Digits(root=str(tmp_path), batch_size=64)
+    data.prepare_data()
+    data.setup("fit")
+    images = torch.cat([data.split_images(split) for split in ("train", "val", "test")])
+    assert [len(data.split_images(split)) for split in ("train", "val", "test")] == [1297, 200, 300]
+    original = load_digits()
+    expected = torch.from_numpy(original.images).float().unsqueeze(1) / 8 - 1
+    assert data.image_shape == (1, 8, 8) == tuple(images.shape[1:])
+    assert sorted(map(bytes, images.numpy())) == sorted(map(bytes, expected.numpy()))  # each once, exactly
+    by_image = {bytes(image): int(label) for image, label in zip(expected.numpy(), original.target, strict=True)}
+    for batch in data.test_dataloader():
+        assert [by_image[bytes(image)] for image in batch.image.numpy()] == batch.label.tolist()
+    assert data.split_images("test")[:2, 0, 0].tolist() == SPLIT_START  # the split is fixed for good
+
+
+SPLIT_START: list[list[float]] = []
+
+
+def test_arrays_are_those_of_the_files(mini, tmp_path):
+    files = mini.mnist_files(train=40, test=12)
+    prepare(LOOSE, mini.write(tmp_path / "source", files), tmp_path)
+    data = MNIST(root=str(tmp_path), batch_size=4, value_range=(0.0, 1.0))
+    assert [len(data.split_images(split)) for split in ("train", "val", "test")] == [20, 20, 12]
+    raw = np.frombuffer(gzip.decompress(files["train-images-idx3-ubyte.gz"]), np.uint8, offset=16).reshape(40, 1, 28, 28)
+    stored = torch.cat([data.split_images("train"), data.split_images("val")])
+    assert (stored * 255).round().to(torch.uint8).equal(torch.from_numpy(raw.copy()))
+    labels = np.frombuffer(gzip.decompress(files["t10k-labels-idx1-ubyte.gz"]), np.uint8, offset=8)
+    assert torch.cat([batch.label for batch in data.test_dataloader()]).tolist() == labels.tolist()
+
+
+def test_padding_to_32(mini, tmp_path):
+    prepare(LOOSE, mini.write(tmp_path / "source", mini.mnist_files()), tmp_path)
+    data, padded = MNIST(root=str(tmp_path)), MNIST(root=str(tmp_path), pad32=True)
+    assert data.image_shape == (1, 28, 28) and padded.image_shape == (1, 32, 32)
+    assert padded.split_images("test")[..., 2:-2, 2:-2].equal(data.split_images("test"))
+
+
+def test_files_without_gzip_and_below_a_folder(mini, tmp_path):
+    files = mini.mnist_files()
+    bare = {f"MNIST/raw/{name.removesuffix('.gz')}": gzip.decompress(blob) for name, blob in files.items()}
+    one = prepare(LOOSE, mini.write(tmp_path / "a", files), tmp_path / "1").manifest
+    two = prepare(LOOSE, mini.write(tmp_path / "b", bare), tmp_path / "2").manifest
+    assert one.checksums == two.checksums
+
+
+def test_the_parser_agrees_with_torchvision(mini, tmp_path):
+    for name, blob in mini.mnist_files().items():
+        path = tmp_path / name.removesuffix(".gz")
+        path.write_bytes(gzip.decompress(blob))
+        assert (parse_idx(name, path.read_bytes()) == torchvision_mnist.read_sn3_pascalvincent_tensor(str(path)).numpy()).all()
+
+
+def damage(files: dict[str, bytes], name: str, change) -> dict[str, bytes]:
+    return {**files, name: gzip.compress(change(gzip.decompress(files[name])))}
+
+
+def refused(mini, tmp_path, files, match, recipe=LOOSE):
+    with pytest.raises(DataError, match=match):
+        prepare(recipe, mini.write(tmp_path / "source", files), tmp_path / "root")
+    assert [path.name for path in (tmp_path / "root").iterdir()] == [".mnist.lock"]
+
+
+def test_a_truncated_gzip(mini, tmp_path):
+    files = mini.mnist_files()
+    files["train-images-idx3-ubyte.gz"] = files["train-images-idx3-ubyte.gz"][:-100]
+    refused(mini, tmp_path, files, r"train-images-idx3-ubyte\.gz cannot be read.*get a fresh copy")
+
+
+def test_a_truncated_idx_file(mini, tmp_path):
+    files = damage(mini.mnist_files(), "t10k-images-idx3-ubyte.gz", lambda blob: blob[:-1])
+    refused(mini, tmp_path, files, "holds 9407 bytes where its header says 9408")
+
+
+@pytest.mark.parametrize("header", [b"", b"\0\0\x08", b"PK\x03\x04", b"\0\0\x0d\x03", b"\0\0\x08\x09", b"\0\0\x08\x03\0"])
+def test_not_an_idx_file(header):
+    with pytest.raises(DataError, match="x is not an IDX file"):
+        parse_idx("x", header)
+
+
+def test_a_missing_file(mini, tmp_path):
+    files = mini.mnist_files()
+    del files["t10k-labels-idx1-ubyte.gz"]
+    refused(mini, tmp_path, files, "has no t10k-labels-idx1-ubyte.gz. Name a folder with the four")
+
+
+def test_a_wrong_checksum(mini, tmp_path):
+    refused(mini, tmp_path, mini.mnist_files(), rf"MD5 \w+ is not the original's {MD5['train-images-idx3-ubyte']}", MNISTRecipe())
+
+
+def test_a_label_file_of_another_length(mini, tmp_path):
+    files = mini.mnist_files(train=40)
+    files["train-labels-idx1-ubyte.gz"] = mini.mnist_files(train=39)["train-labels-idx1-ubyte.gz"]
+    refused(mini, tmp_path, files, r"images \(40, 28, 28\) and labels \(39,\) do not belong together")
+
+
+def test_a_label_that_is_no_digit(mini, tmp_path):
+    files = damage(mini.mnist_files(), "train-labels-idx1-ubyte.gz", lambda blob: blob[:-1] + b"\x0a")
+    refused(mini, tmp_path, files, "a label is 10")
+
+
+def test_download_by_torchvision(mini, tmp_path, monkeypatch):
+    """From a mirror that is a folder here; its checksums are torchvision's business."""
+    import hashlib
+
+    files = mini.mnist_files()
+    mirror = mini.write(tmp_path / "mirror", files)
+    monkeypatch.setattr(datasets.MNIST, "mirrors", [f"{mirror.as_uri()}/"])
+    monkeypatch.setattr(datasets.MNIST, "resources", [(name, hashlib.md5(blob).hexdigest()) for name, blob in files.items()])
+    assert sum(prepare(LOOSE, None, tmp_path / "root").manifest.splits.values()) == 52
+    monkeypatch.setattr(datasets.MNIST, "mirrors", [f"{(tmp_path / 'gone').as_uri()}/"])
+    with pytest.raises(DataError, match="could not be downloaded.*jiio data prepare mnist --source PATH"):
+        prepare(LOOSE, None, tmp_path / "other")

@@ -1,0 +1,90 @@
+"""The order of samples: pure, complete, fairly dealt out."""
+
+import numpy as np
+import pytest
+
+from jiio_lightning.data import DataError
+from jiio_lightning.data.randomness import epoch_flips, epoch_order, fixed_permutation
+from jiio_lightning.data.sampler import EvalBatches, TrainBatches
+
+DATASET = range(103)
+
+
+def rows(sampler) -> list[list[int]]:
+    return [draw.rows.tolist() for draw in sampler]
+
+
+def test_order_and_flips_are_pure_functions():
+    assert (epoch_order(1, 2, 50) == epoch_order(1, 2, 50)).all()
+    assert sorted(epoch_order(1, 2, 50)) == list(range(50))
+    for other in ((2, 2), (1, 3)):
+        assert (epoch_order(*other, 50) != epoch_order(1, 2, 50)).any()
+        assert (epoch_flips(*other, 50) != epoch_flips(1, 2, 50)).any()
+    assert (epoch_flips(1, 2, 50)[:20] == epoch_flips(1, 2, 20)).all()  # a sample's flip does not depend on the others
+    assert abs(epoch_flips(0, 0, 10_000).mean() - 0.5) < 0.02
+
+
+def test_the_fixed_permutation_never_changes():
+    assert fixed_permutation(10).tolist() == [2, 8, 4, 9, 1, 6, 7, 3, 0, 5]
+
+
+def test_an_epoch_visits_each_sample_once():
+    sampler = TrainBatches(DATASET, batch_size=10, seed=0)
+    visited = rows(sampler)
+    assert len(visited) == len(sampler) == 10 and {len(batch) for batch in visited} == {10}
+    assert len(set(sum(visited, []))) == 100
+    assert visited == rows(sampler)
+    sampler.set_epoch(1)
+    assert rows(sampler) != visited
+    sampler.set_epoch(0)
+    assert rows(sampler) == visited
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 4])
+def test_processes_share_the_batches_of_one(world_size):
+    """R processes with batches of B see together what one process with batches of R B sees."""
+    one = TrainBatches(DATASET, 4 * world_size, seed=5)
+    many = [TrainBatches(DATASET, 4, 5, rank, world_size) for rank in range(world_size)]
+    one.set_epoch(3)
+    for sampler in many:
+        sampler.set_epoch(3)
+    assert {len(sampler) for sampler in many} == {len(one)}
+    for whole, *parts in zip(rows(one), *map(rows, many), strict=True):
+        assert sorted(sum(parts, [])) == sorted(whole)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 7])
+def test_evaluation_sees_each_sample_once_unpadded(world_size):
+    samplers = [EvalBatches(DATASET, 10, rank, world_size) for rank in range(world_size)]
+    batches = [rows(sampler) for sampler in samplers]
+    assert [len(sampler) for sampler in samplers] == [len(part) for part in batches]
+    assert sorted(sum(sum(batches, []), [])) == list(DATASET)
+    sizes = [sum(map(len, part)) for part in batches]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_evaluation_with_more_processes_than_samples():
+    assert [rows(EvalBatches(range(2), 4, rank, 3)) for rank in range(3)] == [[[0]], [[1]], []]
+
+
+def test_going_on_within_an_epoch():
+    sampler = TrainBatches(DATASET, 10, 0)
+    sampler.set_epoch(2)
+    whole = rows(sampler)
+    sampler.start(2, 7)
+    sampler.set_epoch(2)  # what Lightning calls when the resumed epoch begins
+    assert rows(sampler) == whole[7:] and len(sampler) == 10
+    sampler.set_epoch(3)
+    assert len(rows(sampler)) == 10
+
+
+def test_draws_carry_their_epoch():
+    sampler = TrainBatches(DATASET, 10, 0)
+    sampler.set_epoch(4)
+    assert {draw.epoch for draw in sampler} == {4}
+    assert {draw.rows.dtype for draw in sampler} == {np.dtype(np.int64)}
+
+
+def test_less_than_a_batch_is_one_clear_error():
+    with pytest.raises(DataError, match="103 samples, less than one batch of 60 for each of 2 processes"):
+        TrainBatches(DATASET, 60, 0, 0, 2)
