@@ -95,9 +95,7 @@ class InnerSolver(ABC):
     max_steps: int
 
     @abstractmethod
-    def __call__(
-        self, problem: InnerProblem, v0: Augmented, observers: Sequence[Observer] = ()
-    ) -> InnerSolution:
+    def __call__(self, problem: InnerProblem, v0: Augmented, observers: Sequence[Observer] = ()) -> InnerSolution:
         """Solve from v0; observers see packed iterates."""
 
 

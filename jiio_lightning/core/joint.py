@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -119,7 +119,7 @@ class _JointMap:
         return torch.stack([z, mu, self.x_residual(self.problem, v.x, gradient.x)], dim=1)
 
 
-def _project_x(problem: InnerProblem, hidden: int):  # noqa: ANN202
+def _project_x(problem: InnerProblem, hidden: int) -> Callable[[Tensor], Tensor]:
     """The problem's projection applied to the x-block of a packed iterate."""
 
     def project(packed: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,7 +38,7 @@ class Nested(InnerSolver):
 
     def __init__(
         self,
-        step: StepRule,
+        step: StepRule[Any],
         forward: FixedPoint,
         backward: FixedPoint,
         max_steps: int = 40,
@@ -52,9 +53,7 @@ class Nested(InnerSolver):
         self.warm = warm
         self.selection = LowestCost() if selection is None else selection
 
-    def __call__(
-        self, problem: InnerProblem, v0: Augmented, observers: Sequence[Observer] = ()
-    ) -> InnerSolution:
+    def __call__(self, problem: InnerProblem, v0: Augmented, observers: Sequence[Observer] = ()) -> InnerSolution:
         """Solve from v0; observers see one packed iterate for each step in x."""
         with torch.no_grad():
             v0 = replace(v0.detach(), x=problem.project(v0.x.detach()))
@@ -74,9 +73,7 @@ class Nested(InnerSolver):
         assert best is not None  # max_steps >= 1
         return InnerSolution.of(Solution(best.value, best.residual, best.cost, self.max_steps, finite), v0.hidden)
 
-    def _evaluate(
-        self, problem: InnerProblem, start: Augmented, measure: XResidual
-    ) -> tuple[Augmented, Tensor, Tensor, Tensor]:
+    def _evaluate(self, problem: InnerProblem, start: Augmented, measure: XResidual) -> tuple[Augmented, Tensor, Tensor, Tensor]:
         """z and mu solved at start's x; the gradient in x ``(B, d)``, the cost ``(B,)`` and the three residuals ``(B, 3)``."""
         z = self.forward(lambda z: problem.f(z, start.x), start.z).value
         at = Linearisation(problem.f, z, start.x)

@@ -122,9 +122,7 @@ class FullKKT(OuterGradient):
     def solve(self, problem: InnerProblem, outer: Loss, v: Augmented) -> tuple[Augmented, LinearSolution]:
         """u of Eq. 17 and the account of its solve."""
         gradient = _loss_gradient(outer, v)
-        return kkt_adjoint(
-            problem, v, gradient, memory=self.memory, restarts=self.restarts, tol=self.tol
-        )
+        return kkt_adjoint(problem, v, gradient, memory=self.memory, restarts=self.restarts, tol=self.tol)
 
 
 def _loss_gradient(loss: Loss, v: Augmented) -> Augmented:

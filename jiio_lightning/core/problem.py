@@ -69,9 +69,7 @@ class InnerProblem:
         with torch.enable_grad():
             z, x = _leaf(v.z), _leaf(v.x)
             image, loss = self.f(z, x), self.loss(z, x)
-            dz, dx = torch.autograd.grad(
-                (loss, image), (z, x), (torch.ones_like(loss), v.mu), materialize_grads=True
-            )
+            dz, dx = torch.autograd.grad((loss, image), (z, x), (torch.ones_like(loss), v.mu), materialize_grads=True)
         return Evaluation(Augmented(z=dz - v.mu, mu=image.detach() - v.z, x=dx), loss.detach())
 
     def gradients(self, v: Augmented) -> Augmented:

@@ -140,9 +140,7 @@ class Adam(StepRule[Moments]):
         schedule: factor on the size.
     """
 
-    def __init__(
-        self, size: float = 0.1, betas: tuple[float, float] = (0.9, 0.999), schedule: Schedule | None = None
-    ) -> None:
+    def __init__(self, size: float = 0.1, betas: tuple[float, float] = (0.9, 0.999), schedule: Schedule | None = None) -> None:
         self.size = size
         self.betas = betas
         self.schedule = Constant() if schedule is None else schedule

@@ -48,12 +48,10 @@ class CelebARecipe(Recipe):
 
     def download(self, folder: Path) -> Path:
         """Torchvision's download from Google Drive, of the two files that are needed; it has daily quotas."""
-        for file_id, checksum, name in datasets.CelebA.file_list:
-            if name in (PARTITION, "img_align_celeba.zip"):
-                try:
+        with self.downloading():
+            for file_id, checksum, name in datasets.CelebA.file_list:
+                if name in (PARTITION, "img_align_celeba.zip"):
                     download_file_from_google_drive(file_id, str(folder), name, checksum)
-                except Exception as error:  # gdown has exceptions of its own and may not be installed
-                    raise DataError(f"CelebA could not be downloaded ({error}). {self.where} Then: {self.command}") from error
         return folder
 
     def read(self, source: Path) -> Contents:
@@ -72,11 +70,9 @@ class CelebARecipe(Recipe):
         return picture_contents(opened, "aligned images", splits, Frame(self.size, self.crop))
 
     def _by_file(self, names: list[str], partition: Path) -> dict[str, list[str]]:
-        """Each line of the partition file is a name and 0, 1 or 2 for train, val and test."""
-        with reading(partition):
-            lines = dict(line.split() for line in partition.read_text().splitlines() if line.strip())
         if self.strict:
             check_md5(partition, md5(partition), MD5[PARTITION])
+        lines = read_partition(partition)
         bare = [PurePosixPath(name).name for name in names]
         if set(lines) != set(bare):
             differing = sorted(set(lines) ^ set(bare))
@@ -85,8 +81,8 @@ class CelebARecipe(Recipe):
                 " of the two. Get the list that belongs to the images, or remove it to split them by file order."
             )
         return {
-            split: [name for name, file in zip(names, bare, strict=True) if lines[file] == str(code)]
-            for code, split in enumerate(SIZES)
+            split: [name for name, file in zip(names, bare, strict=True) if lines[file] == code]
+            for code, split in zip("012", SIZES, strict=True)
         }
 
     @staticmethod
@@ -95,6 +91,16 @@ class CelebARecipe(Recipe):
         val, test = (round(len(names) * SIZES[split] / sum(SIZES.values())) for split in ("val", "test"))
         train = len(names) - val - test
         return {"train": names[:train], "val": names[train : train + val], "test": names[train + val :]}
+
+
+def read_partition(path: Path) -> dict[str, str]:
+    """Lines of a name and ``0``, ``1`` or ``2`` for train, val and test."""
+    with reading(path):
+        lines = [line.split() for line in path.read_text(errors="replace").splitlines() if line.strip()]
+    for number, line in enumerate(lines, 1):
+        if len(line) != 2 or line[1] not in ("0", "1", "2"):
+            raise DataError(f"line {number} of {path} is not a name and 0, 1 or 2: get a fresh copy.")
+    return {name: code for name, code in lines}
 
 
 @dataclass(kw_only=True, eq=False)

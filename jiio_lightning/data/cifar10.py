@@ -38,10 +38,8 @@ class CIFAR10Recipe(Recipe):
         return 3, 32, 32
 
     def download(self, folder: Path) -> Path:
-        try:
+        with self.downloading():
             download_url(f"https://www.cs.toronto.edu/~kriz/{ARCHIVE}", str(folder), ARCHIVE, MD5)
-        except (OSError, RuntimeError) as error:
-            raise DataError(f"CIFAR-10 could not be downloaded ({error}). {self.where} Then: {self.command}") from error
         return folder / ARCHIVE
 
     def read(self, source: Path) -> Contents:

@@ -52,11 +52,8 @@ class MNISTRecipe(Recipe):
         return 1, 28, 28
 
     def download(self, folder: Path) -> Path:
-        with reading(folder):
-            try:
-                return Path(datasets.MNIST(str(folder), download=True).raw_folder)
-            except RuntimeError as error:
-                raise DataError(f"MNIST could not be downloaded ({error}). {self.where} Then: {self.command}") from error
+        with self.downloading():
+            return Path(datasets.MNIST(str(folder), download=True).raw_folder)
 
     def read(self, source: Path) -> Contents:
         opened = open_source(source)

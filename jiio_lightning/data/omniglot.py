@@ -73,11 +73,10 @@ class OmniglotRecipe(Recipe):
         return 1, self.size, self.size
 
     def download(self, folder: Path) -> Path:
-        try:
+        with self.downloading():
             for part, checksum in datasets.Omniglot.zips_md5.items():
-                download_url(f"{datasets.Omniglot.download_url_prefix}/{part}.zip", str(folder), f"{part}.zip", checksum)
-        except (OSError, RuntimeError) as error:
-            raise DataError(f"Omniglot could not be downloaded ({error}). {self.where} Then: {self.command}") from error
+                url = f"{datasets.Omniglot.download_url_prefix}/{part}.zip"
+                download_url(url, str(folder), f"{part}.zip", checksum)
         return folder
 
     def read(self, source: Path) -> Contents:

@@ -1,7 +1,8 @@
 """What a data set is made of: a recipe reads the originals and says what the prepared arrays contain."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar
@@ -62,6 +63,17 @@ class Recipe(ABC):
     def download(self, folder: Path) -> Path:
         """Fetch the originals into ``folder``, where the set allows it, and return the source to read."""
         raise DataError(f"{self.title} is not downloaded by this program. {self.where} Then: {self.command}")
+
+    @contextmanager
+    def downloading(self) -> Iterator[None]:
+        """Turn whatever a download raises into one clear error that says how to go on without it."""
+        try:
+            yield
+        except Exception as error:  # every one of the libraries below torchvision has exceptions of its own
+            reason = " ".join(str(error).split())
+            raise DataError(
+                f"{self.title} could not be downloaded ({reason}). {self.where} Then: {self.command}"
+            ) from error
 
     @property
     def command(self) -> str:

@@ -27,9 +27,7 @@ class MergedHead(nn.Module):
         super().__init__()
         width = sum(channels)
         self.merge = nn.Sequential(nn.Conv2d(width, width, 1, bias=False), group_norm(width, groups), nn.ReLU())
-        self.paint = nn.Sequential(
-            nn.Conv2d(width, image_shape[0] * scale**2, 3, padding=1), nn.PixelShuffle(scale), nn.Tanh()
-        )
+        self.paint = nn.Sequential(nn.Conv2d(width, image_shape[0] * scale**2, 3, padding=1), nn.PixelShuffle(scale), nn.Tanh())
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         """Maps ``(B, C_i, H_i, W_i)`` to an image ``(B, C, H, W)`` in [-1, 1]."""

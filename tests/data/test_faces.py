@@ -15,7 +15,7 @@ LOOSE = CelebARecipe(strict=False)
 
 
 def expected(files: dict[str, bytes], names: list[str], frame: Frame) -> torch.Tensor:
-    return torch.stack([torch.from_numpy(decode((name, files[name]), frame)) for name in names])
+    return torch.stack([torch.tensor(decode((name, files[name]), frame)) for name in names])
 
 
 def stored(data, split: str) -> torch.Tensor:
@@ -141,9 +141,11 @@ def test_images_by_folder_with_classes(mini, tmp_path, faces):
     files = {f"{places[i % 6]}/{name}": blob for i, (name, blob) in enumerate(faces.items())}
     prepare(ImagesRecipe(by_folder=True), mini.write(tmp_path / "source", files), tmp_path)
     data = ImageFolder(root=str(tmp_path), by_folder=True, batch_size=2)
-    assert data.num_classes == 2 and len(data.split_images("val")) == 14 - 1
-    labels = torch.cat([batch.label for batch in data.test_dataloader()])
-    assert labels.tolist() == [0] * 6 + [1] * 6
+    assert data.num_classes == 2
+    for split, loader in (("val", data.val_dataloader()), ("test", data.test_dataloader())):
+        names = sorted(name for name in files if name.startswith(split))
+        assert stored(data, split).equal(expected(files, names, Frame(64)))
+        assert torch.cat([batch.label for batch in loader]).tolist() == ["dog" in name for name in names]
     refused(
         ImagesRecipe(name="other", by_folder=True), mini.write(tmp_path / "b", faces), tmp_path / "root", "below a folder called"
     )

@@ -163,9 +163,7 @@ class FixedPoint:
         ValueError: for a budget that cannot be run.
     """
 
-    def __init__(
-        self, method: Method[Any], max_steps: int = 20, tol: float = 0.0, selection: Selection | None = None
-    ) -> None:
+    def __init__(self, method: Method[Any], max_steps: int = 20, tol: float = 0.0, selection: Selection | None = None) -> None:
         check_budget(max_steps, tol)
         self.method = method
         self.max_steps = max_steps
@@ -174,6 +172,4 @@ class FixedPoint:
 
     def __call__(self, function: Callable[[Tensor], Tensor], v0: Tensor) -> Solution:
         """Solve from v0 ``(B, N)``."""
-        return solve(
-            self.method, plain_map(function), v0, max_steps=self.max_steps, tol=self.tol, selection=self.selection
-        )
+        return solve(self.method, plain_map(function), v0, max_steps=self.max_steps, tol=self.tol, selection=self.selection)

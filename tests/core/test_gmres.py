@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from jiio_lightning.core.gmres import gmres
+
+
+def product_of(matrices: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda u: torch.bmm(matrices, u.unsqueeze(2)).squeeze(2)
+
+
+def nonsymmetric(batch: int = 5, width: int = 12, spread: float = 0.2) -> tuple[Tensor, Tensor]:
+    matrices = torch.eye(width) + spread * torch.randn(batch, width, width)
+    assert (matrices - matrices.mT).abs().max() > 0.1
+    return matrices, torch.randn(batch, width)
+
+
+def test_a_full_basis_solves_nonsymmetric_systems() -> None:
+    matrices, rhs = nonsymmetric()
+    solution = gmres(product_of(matrices), rhs, memory=12)
+    torch.testing.assert_close(solution.value, torch.linalg.solve(matrices, rhs), rtol=1e-9, atol=1e-10)
+    assert bool(solution.within(1e-10).all())
+
+
+def test_an_indefinite_symmetric_system() -> None:
+    """What the KKT system is like."""
+    factor = torch.randn(3, 8, 8)
+    matrices = factor + factor.mT
+    rhs = torch.randn(3, 8)
+    solution = gmres(product_of(matrices), rhs, memory=8)
+    torch.testing.assert_close(solution.value, torch.linalg.solve(matrices, rhs), rtol=1e-7, atol=1e-8)
+
+
+def test_restarts_go_on_where_a_short_basis_ends() -> None:
+    matrices, rhs = nonsymmetric(spread=0.05)
+    once = gmres(product_of(matrices), rhs, memory=3)
+    often = gmres(product_of(matrices), rhs, memory=3, restarts=30, tol=1e-12)
+    assert float(once.residual.min()) > 1e-6
+    assert bool(often.within(1e-12).all()) and often.num_products < 30 * 4
+    torch.testing.assert_close(often.value, torch.linalg.solve(matrices, rhs), rtol=1e-9, atol=1e-10)
+
+
+def test_the_residual_is_the_true_one_and_says_when_the_budget_was_too_small() -> None:
+    matrices, rhs = nonsymmetric(spread=0.4)
+    solution = gmres(product_of(matrices), rhs, memory=4)
+    true = (product_of(matrices)(solution.value) - rhs).norm(dim=1) / rhs.norm(dim=1)
+    torch.testing.assert_close(solution.residual, true, rtol=1e-10, atol=0)
+    assert not solution.within(1e-3).any()
+
+
+def test_each_cycle_minimises_the_residual_over_its_krylov_space() -> None:
+    matrices, rhs = nonsymmetric(batch=2, width=6, spread=0.5)
+    krylov = torch.stack([torch.linalg.matrix_power(matrices, k) @ rhs.unsqueeze(2) for k in range(3)], dim=1).squeeze(3)
+    images = torch.einsum("bij,bkj->bik", matrices, krylov)
+    weights = torch.linalg.lstsq(images, rhs.unsqueeze(2)).solution
+    expected = torch.einsum("bki,bk->bi", krylov, weights.squeeze(2))
+    torch.testing.assert_close(gmres(product_of(matrices), rhs, memory=3).value, expected, rtol=1e-9, atol=1e-10)
+
+
+def test_products_are_counted() -> None:
+    matrices, rhs = nonsymmetric()
+    calls: list[int] = []
+    product = product_of(matrices)
+    solution = gmres(lambda u: (calls.append(1), product(u))[1], rhs, memory=4, restarts=3, tol=0.0)
+    assert solution.num_products == len(calls)
+
+
+@pytest.mark.parametrize("case", ["zero matrix", "rank one", "identity", "zero right side"])
+def test_an_exhausted_basis_ends_quietly(case: str) -> None:
+    rhs, matrices = torch.randn(1, 6), torch.eye(6).expand(1, 6, 6).clone()
+    if case == "zero matrix":
+        matrices = torch.zeros(1, 6, 6)
+    if case == "rank one":
+        matrices = torch.ones(1, 6, 6)
+    if case == "zero right side":
+        rhs = torch.zeros(1, 6)
+    solution = gmres(product_of(matrices), rhs, memory=6, restarts=3)
+    assert bool(torch.isfinite(solution.value).all())
+    solvable = case in ("identity", "zero right side")
+    assert bool(solution.within(1e-10).all()) is solvable
+
+
+@pytest.mark.parametrize("bad", ["zero", "rank one", "nan", "inf"])
+def test_a_bad_system_does_not_change_the_others(bad: str) -> None:
+    matrices, rhs = nonsymmetric()
+    clean = gmres(product_of(matrices), rhs, memory=12, restarts=2, tol=0.0)
+    spoilt = matrices.clone()
+    spoilt[1] = {"zero": 0.0, "rank one": 1.0, "nan": torch.nan, "inf": torch.inf}[bad]
+    solution = gmres(product_of(spoilt), rhs, memory=12, restarts=2, tol=0.0)
+    others = torch.tensor([0, 2, 3, 4])
+    torch.testing.assert_close(solution.value[others], clean.value[others], rtol=1e-12, atol=1e-12)
+    assert not solution.within(1e-3)[1]  # a residual of NaN is not within anything
+
+
+def test_single_precision_reaches_its_own_limit() -> None:
+    matrices, rhs = nonsymmetric()
+    solution = gmres(product_of(matrices.float()), rhs.float(), memory=12, restarts=2, tol=0.0)
+    assert solution.value.dtype == torch.float32 and bool(solution.within(1e-5).all())
