@@ -2,27 +2,50 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
+from typing import Any, NoReturn, TextIO
 
+import torch
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from pytorch_lightning.callbacks import ProgressBar
+from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from pytorch_lightning.trainer.states import TrainerFn
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from jiio_lightning.callbacks import AugmentedDEQSolver, JacobianRegularization
+from jiio_lightning.callbacks import AugmentedDEQSolver, JacobianRegularization, StepProgress
+from jiio_lightning.checkpoint import read_checkpoint
 from jiio_lightning.core.inner import SolveError
 from jiio_lightning.data import DataError
 from jiio_lightning.data.cli import main as data_main
+from jiio_lightning.noise import quieten
 from jiio_lightning.trainer import JIIOTrainer
+
+DEBUG = "JIIO_DEBUG"
+"""Environment variable: with it an error shows its traceback."""
 
 
 class SaveRunConfig(SaveConfigCallback):
-    """Writes the whole configuration of a fit beside its logs; a second run in the same folder replaces it."""
+    """Writes the whole configuration beside a run's logs, ``fit_config.yaml``; a second run in the same folder replaces it."""
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
         text = self.parser.dump(self.config, skip_none=False)
-        (folder / f"{stage}_config.yaml").write_text(text)
+        (folder / f"{TrainerFn(stage).value}_config.yaml").write_text(text)
+
+
+class Parser(LightningArgumentParser):
+    """Says what is wrong with a command in a line or two; the hundreds of options are for ``--help``."""
+
+    def print_usage(self, file: TextIO | None = None) -> None:
+        """Nothing: jsonargparse prints all options above each error."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        if "arguments are required" in message and "solver.t" in message:
+            message += "\n  There is no inner solver: add `solver: ../conf/solver/joint.yaml` to the run file, or --solver PATH"
+        super().error(message, ex)
 
 
 class JIIOCLI(LightningCLI):
@@ -43,12 +66,34 @@ class JIIOCLI(LightningCLI):
         """Lightning's commands and ``compare``."""
         return LightningCLI.subcommands() | {"compare": {"model", "datamodule"}}
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse, and look at the checkpoint before any work begins."""
+        super().parse_arguments(parser, args)
+        path = self.config[self.config.subcommand].get("ckpt_path")
+        if path is not None and Path(path).suffix:  # else one of Lightning's words: best, last, hpc
+            read_checkpoint(Path(path))
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """A trainer whose progress bar counts optimiser steps, unless the run file brings its own or wants none."""
+        given = self.config_init[self.subcommand].trainer
+        callbacks = given.callbacks if isinstance(given.callbacks, list) else [given.callbacks] if given.callbacks else []
+        if given.enable_progress_bar is not False and not any(isinstance(item, ProgressBar) for item in callbacks):
+            kwargs["callbacks"] = [*callbacks, StepProgress()]
+        return super().instantiate_trainer(**kwargs)
+
+    def after_fit(self) -> None:
+        """Say where the weights are."""
+        path = getattr(self.trainer.checkpoint_callback, "last_model_path", "")
+        if path and self.trainer.is_global_zero:
+            print(f"checkpoint: {os.path.relpath(path)}")
+
 
 def main(args: list[str] | None = None) -> int:
-    """Run ``jiio ARGS``; returns the exit status."""
+    """Run ``jiio ARGS``; returns the exit status. A user's mistake is one line on stderr."""
     given = sys.argv[1:] if args is None else args
     if given[:1] == ["data"]:
         return data_main(given[1:])
+    quieten()
     try:
         JIIOCLI(
             trainer_class=JIIOTrainer,
@@ -57,10 +102,22 @@ def main(args: list[str] | None = None) -> int:
             subclass_mode_model=True,
             subclass_mode_data=True,
             auto_configure_optimizers=False,
-            parser_kwargs={"prog": "jiio"},
+            parser_class=Parser,
+            parser_kwargs={"prog": "jiio", "description": "Train and evaluate tasks; `jiio data --help` prepares data sets."},
             args=args,
         )
-    except (DataError, SolveError, FileNotFoundError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (DataError, SolveError, FileNotFoundError, ValueError, MisconfigurationException) as error:
+        if os.environ.get(DEBUG):
+            raise
+        print(f"error: {_advised(error)}", file=sys.stderr)
         return 1
     return 0
+
+
+def _advised(error: Exception) -> str:
+    """The message of an error, with what to do about the few that do not say so themselves."""
+    message = " ".join(str(error).split())
+    if isinstance(error, MisconfigurationException) and "gpu" in message.lower():
+        count = torch.cuda.device_count()
+        message += f" This machine has {count} GPUs: choose trainer.accelerator and trainer.devices to match (conf/trainer/)."
+    return message

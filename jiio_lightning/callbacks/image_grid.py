@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.loggers import TensorBoardLogger
+from torch import Tensor
 from torchvision.utils import make_grid, save_image
 
 from jiio_lightning.tasks.generation import Generation
@@ -15,7 +17,7 @@ from jiio_lightning.tasks.generation import Generation
 class ImageGrid(Callback):
     """Saves a grid target / feasible reconstruction of the first images of the first validation or test batch.
 
-    The PNG goes to ``<run folder>/images`` and to the loggers that take images.
+    The PNG goes to ``<run folder>/images`` and to the loggers that take images (TensorBoard, Weights & Biases).
 
     Args:
         count: images a row.
@@ -30,23 +32,35 @@ class ImageGrid(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         if batch_idx == 0 and not trainer.sanity_checking:
-            self._save(trainer, pl_module, batch, f"val_{trainer.global_step:07d}")
+            self._save(trainer, pl_module, batch, "val", f"val_{trainer.global_step:07d}.png")
 
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         if batch_idx == 0:
-            self._save(trainer, pl_module, batch, "test")
+            self._save(trainer, pl_module, batch, "test", "test.png")
 
-    def _save(self, trainer: Trainer, task: LightningModule, batch: Any, name: str) -> None:
+    def _save(self, trainer: Trainer, task: LightningModule, batch: Any, stage: str, name: str) -> None:
         if not trainer.is_global_zero or not isinstance(task, Generation):
             return
         first = type(batch)(*(part[: self.count] for part in batch))
-        rows = torch.cat([first.image, task.reconstruct(first)])
-        grid = make_grid(rows.repeat_interleave(self.enlarge, 2).repeat_interleave(self.enlarge, 3), nrow=len(first.image))
-        path = Path(trainer.default_root_dir) / "images" / f"{name}.png"
+        grid = picture(torch.cat([first.image, task.reconstruct(first)]), len(first.image), self.enlarge)
+        path = Path(trainer.default_root_dir) / "images" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_image((grid + 1) / 2, path)
-        for logger in trainer.loggers:
-            if hasattr(logger, "log_image"):
-                logger.log_image(key=f"images/{name.split('_')[0]}", images=[str(path)])
+        save_image(grid, path)
+        _show(trainer, f"images/{stage}", grid, path)
+
+
+def picture(images: Tensor, columns: int, enlarge: int) -> Tensor:
+    """Images ``(N, C, H, W)`` in [-1, 1] as one RGB picture ``(3, ., .)`` in [0, 1], ``columns`` a row."""
+    large = images.repeat_interleave(enlarge, 2).repeat_interleave(enlarge, 3)
+    return ((make_grid(large, nrow=columns, pad_value=1.0) + 1) / 2).clamp(0, 1)
+
+
+def _show(trainer: Trainer, key: str, grid: Tensor, path: Path) -> None:
+    """Give the picture to the loggers that take one."""
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_image(key, grid, trainer.global_step)
+        elif hasattr(logger, "log_image"):
+            logger.log_image(key=key, images=[str(path)])

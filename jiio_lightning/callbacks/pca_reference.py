@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
+from sklearn.decomposition import PCA
 
-from jiio_lightning.metrics.pca import pca_error
+from jiio_lightning.metrics.pca import fit_pca, pca_errors
 from jiio_lightning.tasks.generation import Generation
 
 
 class PCAReference(Callback):
-    """Logs ``test/pca_error``, PCA with the generator's latent size on the same split, and ``test/error_over_pca``.
+    """Logs ``test/pca_error``, PCA with the generator's latent size on the same test images, and ``test/error_over_pca``.
 
     Args:
         train_limit: fit PCA on so many training images at most.
@@ -19,12 +20,21 @@ class PCAReference(Callback):
 
     def __init__(self, train_limit: int = 10_000) -> None:
         self.train_limit = train_limit
+        self._pca: PCA | None = None
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        data: Any = getattr(trainer, "datamodule", None)
+        if isinstance(pl_module, Generation) and hasattr(data, "split_images"):
+            self._pca = fit_pca(data.split_images("train", self.train_limit), pl_module.net.latent)
+
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        if self._pca is not None:
+            error = pca_errors(self._pca, batch.image).mean()
+            pl_module.log("test/pca_error", error, batch_size=len(batch.image), sync_dist=True)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        data: Any = getattr(trainer, "datamodule", None)
-        if not isinstance(pl_module, Generation) or not hasattr(data, "split_images"):
-            return
-        train = data.split_images("train", self.train_limit)
-        reference = pca_error(train, data.split_images("test"), pl_module.net.latent)
-        pl_module.log("test/pca_error", reference, rank_zero_only=True)
-        pl_module.log("test/error_over_pca", trainer.callback_metrics["test/error"] / reference, rank_zero_only=True)
+        if self._pca is not None:
+            figures = trainer.callback_metrics
+            pl_module.log("test/error_over_pca", figures["test/error"] / figures["test/pca_error"])

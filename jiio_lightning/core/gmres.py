@@ -51,7 +51,7 @@ def gmres(
         value = value + step
         residual = rhs - product(value)
         products += used + 1
-        if bool((torch.linalg.vector_norm(residual, dim=1) < tol * scale).all()):
+        if not bool((torch.linalg.vector_norm(residual, dim=1) >= tol * scale).any()):  # a NaN is not waited for
             break
     return LinearSolution(value, torch.linalg.vector_norm(residual, dim=1) / scale, products)
 
@@ -74,7 +74,8 @@ def _cycle(product: Callable[[Tensor], Tensor], residual: Tensor, memory: int) -
         basis[:, k + 1] = _unit(image, hessenberg[:, k + 1, k], size)
     target = residual.new_zeros(batch, memory + 1, 1)
     target[:, 0, 0] = norm
-    weights = torch.linalg.pinv(hessenberg) @ target
+    usable = torch.isfinite(hessenberg).all(dim=2, keepdim=True).all(dim=1, keepdim=True)  # one NaN stops the batch's SVD
+    weights = torch.linalg.pinv(torch.where(usable, hessenberg, 0.0)) @ target
     return torch.bmm(weights.transpose(1, 2), basis[:, :memory]).squeeze(1), memory
 
 

@@ -38,10 +38,10 @@ def kkt_map(problem: InnerProblem, v: Augmented) -> Augmented:
     r"""The KKT map :math:`K_\theta(v)` (Eq. 14) with a graph to v and to the weights.
 
     .. math::
-        K = \left( \partial_z L,\; f(z, x) - z,\; P(x - \partial_x L) - x \right)
+        K = \left( \partial_z L,\; f(z, x) - z,\; x - P(x - \partial_x L) \right)
 
     A zero of it is a KKT point also with the constraint active. The row that belongs to mu is dL/dz and the other way round,
-    so that without a constraint K is the gradient of L (up to the sign of its x-part) and its Jacobian is symmetric.
+    so that without a constraint K is the gradient of L and its Jacobian is symmetric.
 
     Args:
         v: iterate whose blocks require grad.
@@ -50,7 +50,7 @@ def kkt_map(problem: InnerProblem, v: Augmented) -> Augmented:
     dz, dx = torch.autograd.grad(
         (loss, image), (v.z, v.x), (torch.ones_like(loss), v.mu), create_graph=True, materialize_grads=True
     )
-    return Augmented(z=dz - v.mu, mu=image - v.z, x=problem.project(v.x - dx) - v.x)
+    return Augmented(z=dz - v.mu, mu=image - v.z, x=v.x - problem.project(v.x - dx))
 
 
 def kkt_adjoint(
@@ -63,6 +63,9 @@ def kkt_adjoint(
     tol: float = 1e-5,
 ) -> tuple[Augmented, LinearSolution]:
     r"""Solve Eq. 17 for u by GMRES; the products with :math:`K_v^\top` are double backward passes.
+
+    GMRES looks for u in the order of the paper's rows, f - z before dL/dz: then the diagonal blocks are :math:`J_z - I`, near -I for a
+    contraction, and the Krylov space needs about 2 d vectors for the coupling to x on top of what an adjoint solve needs.
 
     .. math:: \left( \frac{\partial K_\theta(v)}{\partial v} \right)^\top u = - \partial_v \ell^{\mathrm{outer}}
 
@@ -86,11 +89,12 @@ def kkt_adjoint(
         pulled = torch.autograd.grad(
             (image.z, image.mu, image.x),
             (leaf.z, leaf.mu, leaf.x),
-            (rows.z, rows.mu, rows.x),
+            (rows.mu, rows.z, rows.x),
             retain_graph=True,
             materialize_grads=True,
         )
         return torch.cat(pulled, dim=1)
 
     solution = gmres(product, -outer_gradient.pack(), memory=memory, restarts=restarts, tol=tol)
-    return Augmented.unpack(solution.value, v.hidden), solution
+    rows = Augmented.unpack(solution.value, v.hidden)
+    return Augmented(z=rows.mu, mu=rows.z, x=rows.x), solution

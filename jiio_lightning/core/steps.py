@@ -153,7 +153,7 @@ class Adam(StepRule[Moments]):
         second = torch.lerp(at.grad.square(), state.second, self.betas[1])
         mean, square = (m / (1 - b ** (at.step + 1)) for m, b in zip((first, second), self.betas, strict=True))
         size = self.size * self.schedule(at.step, at.max_steps)
-        return at.x - size * mean / (square.sqrt() + torch.finfo(square.dtype).tiny), Moments(first, second)
+        return at.x - size * mean / (square.sqrt() + _floor(square)), Moments(first, second)
 
 
 class SelfScaled(StepRule[Tensor]):
@@ -182,9 +182,14 @@ class SelfScaled(StepRule[Tensor]):
         norm = torch.linalg.vector_norm(at.grad, dim=1, keepdim=True)
         state = torch.hypot(state, norm)  # never overflows where squares would
         length = self.size * self.schedule(at.step, at.max_steps) * at.grad.shape[1] ** 0.5
-        return at.x - length * at.grad / state.clamp_min(torch.finfo(state.dtype).tiny), state
+        return at.x - length * at.grad / state.clamp_min(_floor(state)), state
 
 
 def _row_norm(x: Tensor) -> Tensor:
     """||x|| of each row ``(B, 1)``, never 0."""
-    return torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
+    return torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp_min(_floor(x))
+
+
+def _floor(x: Tensor) -> float:
+    """About 1e-19 in float32: squares of what is smaller underflow, and a gradient over the root of their sum would explode."""
+    return float(torch.finfo(x.dtype).tiny ** 0.5)

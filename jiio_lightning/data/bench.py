@@ -2,7 +2,7 @@
 
 import io
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,11 +27,12 @@ class Rate:
     seconds: float
     bytes: int
 
+    @property
+    def per_second(self) -> float:
+        return self.images / self.seconds
+
     def __str__(self) -> str:
-        return (
-            f"{self.what:42} {self.images / self.seconds:12,.0f} images/s {self.seconds:8.3f} s"
-            f" {self.bytes / self.seconds / 1e9:8.2f} GB/s"
-        )
+        return f"{self.what:28} {self.per_second:10,.0f} images/s {self.bytes / self.seconds / 1e9:7.2f} GB/s"
 
 
 class JpegDataset(Dataset[torch.Tensor]):
@@ -49,59 +50,72 @@ class JpegDataset(Dataset[torch.Tensor]):
         return normalise(pixels.permute(2, 0, 1), 255, RANGE)
 
 
-def bench(prepared: Prepared, batch_size: int = 48, epochs: int = 3, decoded: int = 4800) -> list[str]:
-    """Lines of a table; each rate is the fastest of ``epochs``."""
+@dataclass(frozen=True)
+class Comparison:
+    """The loader beside what it replaces, and beside its bounds."""
+
+    loader: Rate
+    decoding: tuple[Rate, ...]
+    bounds: tuple[Rate, ...]
+
+    @property
+    def gain(self) -> float:
+        """How many times faster than the faster way to decode."""
+        return self.loader.per_second / max(rate.per_second for rate in self.decoding)
+
+    def __str__(self) -> str:
+        rates = (self.loader, *self.decoding, *self.bounds)
+        return "\n".join([*map(str, rates), f"loader over the faster decoding: {self.gain:.1f}"])
+
+
+def compare(prepared: Prepared, batch_size: int = 48, epochs: int = 3, decoded: int = 9600) -> Comparison:
+    """Measure epochs over the training split (``decoded`` images of it where JPEGs are decoded); the fastest counts."""
     images = prepared.rows("images", "train")
     dataset = ImageDataset(images, prepared.rows("labels", "train"), prepared.manifest.levels, RANGE, flip_seed=0)
-    loader = BatchLoader(dataset, batch_size=None, sampler=TrainBatches(dataset, batch_size, seed=0))
+    sampler = TrainBatches(dataset, batch_size, seed=0)
+    draws = [torch.from_numpy(draw.rows) for draw in sampler]
     jpegs = JpegDataset(images.tensor[:decoded].numpy())
-    count, floats = len(loader) * batch_size, 4 * images.tensor[0].numel()
-    out = torch.empty(batch_size, *images.tensor.shape[1:])
-    rates = [
-        _measure("loader, prepared", lambda: _drain(loader), count, floats, epochs),
-        _measure("decoding JPEGs, 0 workers", lambda: _drain(_jpegs(jpegs, batch_size, 0)), len(jpegs), floats, epochs),
-        _measure("decoding JPEGs, 2 workers", lambda: _drain(_jpegs(jpegs, batch_size, 2)), len(jpegs), floats, epochs),
-        _measure("gather alone (uint8)", lambda: _gather(loader), count, floats // 4, epochs),
-        _measure("copy of the same bytes (uint8)", lambda: _copy(images.tensor, batch_size), count, floats // 4, epochs),
-        _measure("copy of the same bytes as float32", lambda: _fill(out, len(loader)), count, floats, epochs),
-    ]
-    best = max(rate.images / rate.seconds for rate in rates[1:3])
-    return [*map(str, rates), f"loader over the faster decoding: {rates[0].images / rates[0].seconds / best:.1f}"]
+    floats = torch.ones(batch_size, *images.tensor.shape[1:])
+    out, pixels = torch.empty_like(floats), images.tensor
+    count, size = len(draws) * batch_size, pixels[0].numel()
+
+    def timed(what: str, batches: Iterable[object], count: int, size: int) -> Rate:
+        return Rate(what, count, min(_seconds(batches) for _ in range(epochs)), count * size)
+
+    return Comparison(
+        timed("loader, prepared", BatchLoader(dataset, batch_size=None, sampler=sampler), count, 4 * size),
+        tuple(
+            timed(f"decoding JPEGs, {workers} workers", _jpegs(jpegs, batch_size, workers), len(jpegs), 4 * size)
+            for workers in (0, 2)
+        ),
+        (
+            timed("gather alone, bytes", _Each(draws, lambda rows: pixels.index_select(0, rows)), count, size),
+            timed("copy of the same bytes", _Each(pixels.split(batch_size), torch.clone), len(pixels), size),
+            timed("copy of the same floats", _Each(draws, lambda rows: out.copy_(floats)), count, 4 * size),
+        ),
+    )
 
 
-def _measure(what: str, run: Callable[[], None], images: int, bytes_each: int, epochs: int) -> Rate:
-    times = []
-    for _ in range(epochs):
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-    return Rate(what, images, min(times), images * bytes_each)
+@dataclass(frozen=True)
+class _Each:
+    """Do something for each item, as often as it is iterated."""
+
+    items: Sequence[torch.Tensor]
+    action: Callable[[torch.Tensor], object]
+
+    def __iter__(self) -> Iterator[object]:
+        return map(self.action, self.items)
 
 
-def _drain(batches: Iterable[object]) -> None:
+def _seconds(batches: Iterable[object]) -> float:
+    start = time.perf_counter()
     for _ in batches:
         pass
-
-
-def _gather(loader: BatchLoader) -> None:
-    tensor = loader.dataset.images.tensor  # type: ignore[attr-defined]
-    for draw in loader.sampler:
-        tensor.index_select(0, torch.from_numpy(draw.rows))  # type: ignore[attr-defined]
-
-
-def _copy(tensor: torch.Tensor, batch_size: int) -> None:
-    for batch in tensor.split(batch_size):
-        batch.clone()
-
-
-def _fill(out: torch.Tensor, batches: int) -> None:
-    source = torch.ones_like(out)
-    for _ in range(batches):
-        out.copy_(source)
+    return time.perf_counter() - start
 
 
 def _jpegs(dataset: JpegDataset, batch_size: int, workers: int) -> DataLoader:
-    return DataLoader(dataset, batch_size=batch_size, shuffle=True, num_workers=workers)
+    return DataLoader(dataset, batch_size=batch_size, shuffle=True, num_workers=workers, persistent_workers=workers > 0)
 
 
 def _jpeg(image: np.ndarray) -> bytes:

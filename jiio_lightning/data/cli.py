@@ -5,7 +5,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from jiio_lightning.data.bench import bench
+from jiio_lightning.data.bench import compare
 from jiio_lightning.data.celeba import CelebARecipe
 from jiio_lightning.data.cifar10 import CIFAR10Recipe
 from jiio_lightning.data.digits import DigitsRecipe
@@ -86,7 +86,7 @@ def run_list(config: Namespace) -> int:
 
 def run_bench(config: Namespace) -> int:
     prepared = _open(data_root(config.root) / config.name)
-    print("\n".join(bench(prepared, config.batch_size, config.epochs)))
+    print(compare(prepared, config.batch_size, config.epochs))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The loader of batches that are drawn whole, and where to go on after a resume."""
+"""The loader of batches that are drawn whole, and where in their stream a run is."""
 
 from typing import Any
 
@@ -19,16 +19,10 @@ class BatchLoader(DataLoader):
         pass
 
 
-def resume_point(trainer: Trainer) -> tuple[int, int]:
-    """The epoch and the batch in it with which training begins or goes on.
+def batches_done(trainer: Trainer) -> int:
+    """How many training batches a run has done, those before an interruption included.
 
-    A checkpoint may be written within an epoch, after its last batch, or after its end; ``processed`` counts what
-    is done in each of them (``ready`` also counts a batch in which an exception was raised).
+    Unlike the number of epochs, and of batches within one, it means the same whenever the checkpoint was written:
+    in an epoch, after its validation, at its end, or by an exception in a step (which ``ready`` counts already).
     """
-    fit_loop = trainer.fit_loop
-    epoch, batch = fit_loop.epoch_progress.current, fit_loop.epoch_loop.batch_progress
-    if not fit_loop.restarting:
-        return epoch.processed, 0
-    if batch.is_last_batch and batch.current.processed == batch.current.ready:
-        return epoch.started, 0
-    return epoch.processed, batch.current.processed
+    return trainer.fit_loop.epoch_loop.batch_progress.total.processed

@@ -4,7 +4,7 @@ import os
 from abc import abstractmethod
 from collections.abc import Sized
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from jiio_lightning.data.dataset import ImageDataset, ValueRange
 from jiio_lightning.data.errors import DataError
-from jiio_lightning.data.loader import BatchLoader, resume_point
+from jiio_lightning.data.loader import BatchLoader, batches_done
 from jiio_lightning.data.prepared import MappedRows, Prepared
 from jiio_lightning.data.recipe import Recipe, Shape
 from jiio_lightning.data.sampler import EvalBatches, TrainBatches
@@ -95,10 +95,8 @@ class PreparedDataModule(LightningDataModule):
     def train_dataloader(self) -> BatchLoader:
         """Shuffled batches that go on where a resumed run was interrupted."""
         dataset = self.dataset("train")
-        sampler = TrainBatches(dataset, self.batch_size, self.seed, *self._place)
-        if self.trainer is not None:
-            sampler.start(*resume_point(self.trainer))
-        return self._loader(dataset, sampler)
+        done = None if self.trainer is None else partial(batches_done, self.trainer)
+        return self._loader(dataset, TrainBatches(dataset, self.batch_size, self.seed, *self._place, done))
 
     def val_dataloader(self) -> BatchLoader:
         return self._eval_loader("val")

@@ -27,12 +27,13 @@ def generator(seed: int, stream: Stream, *counters: int) -> np.random.Generator:
     return np.random.default_rng([seed, stream, *counters])
 
 
+@lru_cache(maxsize=2)  # every batch of an epoch asks for the same array
 def epoch_order(seed: int, epoch: int, length: int) -> Array:
     """The order of an epoch: a permutation of ``0 .. length - 1``, shape ``(length,)``."""
     return generator(seed, Stream.ORDER, epoch).permutation(length)
 
 
-@lru_cache(maxsize=2)  # every batch of an epoch asks for the same table
+@lru_cache(maxsize=2)
 def epoch_flips(seed: int, epoch: int, length: int) -> Array:
     """Which samples are mirrored in an epoch, one in two: bool ``(length,)``."""
     return generator(seed, Stream.FLIP, epoch).random(length) < 0.5

@@ -80,9 +80,9 @@ class TanhDEQ(nn.Module):
         draw = torch.Generator().manual_seed(seed)
         weight = torch.randn(hidden, hidden, generator=draw)
         self.cell = nn.Parameter(0.6 * weight / torch.linalg.matrix_norm(weight, 2))
-        self.injection = nn.Parameter(torch.randn(hidden, width, generator=draw))
+        self.injection = nn.Parameter(0.7 * torch.randn(hidden, width, generator=draw))
         self.bias = nn.Parameter(0.3 * torch.randn(hidden, generator=draw))
-        self.head = nn.Parameter(torch.randn(outputs, hidden, generator=draw))
+        self.head = nn.Parameter(0.6 * torch.randn(outputs, hidden, generator=draw))
         self.hidden, self.width, self.outputs = hidden, width, outputs
 
     def f(self, z: Tensor, x: Tensor) -> Tensor:

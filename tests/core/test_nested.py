@@ -68,8 +68,8 @@ def test_with_normalised_steps_and_a_ball_it_is_pgd() -> None:
 def test_it_returns_the_cheapest_iterate_unless_told() -> None:
     linear = LinearQuadratic.random()
     too_long = Plain(linear.step(2.3))  # diverges slowly along the stiff direction
-    best = Nested(too_long, EXACT, EXACT, max_steps=30)(linear.problem(), linear.start())
-    last = Nested(too_long, EXACT, EXACT, max_steps=30, selection=Last())(linear.problem(), linear.start())
+    best = Nested(too_long, EXACT, EXACT, max_steps=12)(linear.problem(), linear.start())
+    last = Nested(too_long, EXACT, EXACT, max_steps=12, selection=Last())(linear.problem(), linear.start())
     assert bool((best.cost < last.cost).all())
     torch.testing.assert_close(best.cost, linear.loss(best.v.z, best.v.x))
 

@@ -124,7 +124,7 @@ def mirror(mini, tmp_path, monkeypatch):
     files = mini.mnist_files()
     handler = partial(SilentHandler, directory=str(mini.write(tmp_path / "mirror", files)))
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    Thread(target=server.serve_forever, daemon=True).start()
+    Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     monkeypatch.setattr(datasets.MNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
     resources = [(name, hashlib.md5(blob).hexdigest()) for name, blob in files.items()]
     monkeypatch.setattr(datasets.MNIST, "resources", resources)

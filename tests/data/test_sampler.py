@@ -67,15 +67,16 @@ def test_evaluation_with_more_processes_than_samples():
     assert [rows(EvalBatches(range(2), 4, rank, 3)) for rank in range(3)] == [[[0]], [[1]], []]
 
 
-def test_going_on_within_an_epoch():
+def test_going_on_at_any_batch():
+    """Epochs 0, 1, 2 ... are one stream; a run that has done so many batches sees the next ones."""
     sampler = TrainBatches(DATASET, 10, 0)
-    sampler.set_epoch(2)
-    whole = rows(sampler)
-    sampler.start(2, 7)
-    sampler.set_epoch(2)  # what Lightning calls when the resumed epoch begins
-    assert rows(sampler) == whole[7:] and len(sampler) == 10
-    sampler.set_epoch(3)
-    assert len(rows(sampler)) == 10
+    stream = []
+    for epoch in range(4):
+        sampler.set_epoch(epoch)
+        stream += rows(sampler)
+    for done in (0, 1, 9, 10, 17, 20, 30):
+        resumed = TrainBatches(DATASET, 10, 0, done=lambda done=done: done)
+        assert rows(resumed) == stream[done : done + 10] and len(resumed) == 10
 
 
 def test_draws_carry_their_epoch():
@@ -83,6 +84,14 @@ def test_draws_carry_their_epoch():
     sampler.set_epoch(4)
     assert {draw.epoch for draw in sampler} == {4}
     assert {draw.rows.dtype for draw in sampler} == {np.dtype(np.int64)}
+
+
+def test_changing_a_draw_does_not_change_the_order():
+    for sampler in (TrainBatches(DATASET, 10, 0), EvalBatches(DATASET, 10)):
+        before = rows(sampler)
+        for draw in sampler:
+            draw.rows[:] = 0
+        assert rows(sampler) == before
 
 
 def test_less_than_a_batch_is_one_clear_error():

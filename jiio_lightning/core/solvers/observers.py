@@ -61,6 +61,8 @@ class Trace:
 class RandomIterate:
     """Keeps one iterate of the trajectory for each sample, drawn uniformly from a budget of ``max_steps`` (A.1).
 
+    A sample that stops, or is not finite, before its draw keeps its last finite iterate.
+
     The start is never drawn where there is another iterate: at z = 0 a group norm sees a constant map, and its Jacobian there is
     an artefact of its epsilon (about 300 times larger than one step later), which would drown the penalty of Eq. 27.
 
@@ -77,5 +79,5 @@ class RandomIterate:
         if self.value is None:
             self.value = now.value
             return
-        take = (now.step == 1) | ((self.chosen == now.step) & now.is_finite())
+        take = (self.chosen >= now.step) & now.is_finite()
         self.value = torch.where(take.unsqueeze(1), now.value, self.value)

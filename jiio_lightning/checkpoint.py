@@ -1,0 +1,27 @@
+"""Reading a checkpoint, with errors that say which file and what to do."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The contents of a Lightning checkpoint, its tensors mapped from the file.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not a checkpoint, or not a whole one.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no checkpoint {path}: train one with `jiio fit`, or name another --ckpt_path")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+        raise ValueError(f"{path} cannot be read as a checkpoint; it may be cut off or something else: name another") from error
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        raise ValueError(f"{path} is not a checkpoint of Lightning: it has no state_dict")
+    return checkpoint
