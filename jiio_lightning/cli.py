@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
@@ -14,6 +15,7 @@ from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCL
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
+from jiio_lightning.bench.cli import main as bench_main
 from jiio_lightning.callbacks import AugmentedDEQSolver, JacobianRegularization, StepProgress
 from jiio_lightning.checkpoint import read_checkpoint
 from jiio_lightning.core.inner import SolveError
@@ -42,10 +44,14 @@ class Parser(LightningArgumentParser):
     def print_usage(self, file: TextIO | None = None) -> None:
         """Nothing: jsonargparse prints all options above each error."""
 
+    def add_method_arguments(self, theclass: type, themethod: str, *args: Any, **kwargs: Any) -> list[str]:
+        """As in jsonargparse, and a command's argument may be the path of a fragment (--baseline conf/baseline/adam.yaml)."""
+        return super().add_method_arguments(theclass, themethod, *args, **{**kwargs, "sub_configs": True})
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if "arguments are required" in message and "solver.t" in message:
             message += "\n  There is no inner solver: add `solver: ../conf/solver/joint.yaml` to the run file, or --solver PATH"
-        super().error(message, ex)
+        super().error(_short(message) if self.exit_on_error else message, ex)
 
 
 class JIIOCLI(LightningCLI):
@@ -91,8 +97,9 @@ class JIIOCLI(LightningCLI):
 def main(args: list[str] | None = None) -> int:
     """Run ``jiio ARGS``; returns the exit status. A user's mistake is one line on stderr."""
     given = sys.argv[1:] if args is None else args
-    if given[:1] == ["data"]:
-        return data_main(given[1:])
+    own = {"data": data_main, "bench": bench_main}
+    if given and given[0] in own:
+        return own[given[0]](given[1:])
     quieten()
     try:
         JIIOCLI(
@@ -112,6 +119,15 @@ def main(args: list[str] | None = None) -> int:
         print(f"error: {_advised(error)}", file=sys.stderr)
         return 1
     return 0
+
+
+def _short(message: str) -> str:
+    """An option that nobody takes as one line with its path; jsonargparse shows every type that it tried."""
+    option = re.findall(r"Option '([^']+)' is not accepted", message)
+    keys, owners = re.findall(r'Parser key "([^"]+)"', message), re.findall(r"given class_path '([^']+)'", message)
+    if not option or not keys or not owners:
+        return message
+    return f"{'.'.join(keys)}.{option[-1]}: {owners[-1]} has no option '{option[-1]}'"
 
 
 def _advised(error: Exception) -> str:

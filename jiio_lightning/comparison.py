@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import copy
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn.utils import parametrize
 
-from jiio_lightning.core.inner import RESIDUALS, InnerSolver
+from jiio_lightning.core.inner import RESIDUALS, InnerSolver, SolveError
 from jiio_lightning.core.joint import Joint
 from jiio_lightning.core.nested import Nested
 from jiio_lightning.core.problem import InnerProblem
@@ -23,6 +24,7 @@ from jiio_lightning.core.solvers.observers import Trace
 from jiio_lightning.core.state import Augmented
 from jiio_lightning.core.steps import Adam
 
+AnySolver = TypeVar("AnySolver", bound=InnerSolver)
 Resolve = Callable[[InnerProblem, Tensor, int], tuple[Tensor, Tensor]]
 
 
@@ -54,18 +56,20 @@ class Curve:
 
     Args:
         method: "joint" or "nested".
-        setting: what was chosen for it.
+        setting: what was chosen for it, for a legend.
+        solver: all of its settings.
         points: in the order of time.
     """
 
     method: str
     setting: str
+    solver: str
     points: list[Point]
 
     @property
     def best(self) -> float:
-        """The lowest feasible cost."""
-        return min(point.cost for point in self.points)
+        """The lowest feasible cost; infinite if none is finite."""
+        return min((point.cost for point in self.points if math.isfinite(point.cost)), default=math.inf)
 
     def reaches(self, cost: float) -> Point | None:
         """The first point at or below a cost."""
@@ -90,22 +94,36 @@ class Comparison:
     samples: int
     repeats: int
 
-    @property
-    def tuned(self) -> Curve:
-        """The nested curve that ends lowest."""
-        return min(self.nested, key=lambda curve: curve.best)
+    def __post_init__(self) -> None:
+        for curve in (self.joint, min(self.nested, key=lambda curve: curve.best)):
+            if not math.isfinite(curve.best):
+                raise SolveError(
+                    f"no {curve.method} solve ended at a finite cost: check the checkpoint's weights and {curve.solver}"
+                )
 
     @property
     def target(self) -> float:
         """The cost at which times are compared: the lowest that both methods reach."""
-        return max(self.joint.best, self.tuned.best)
+        return max(self.joint.best, min(curve.best for curve in self.nested))
+
+    @property
+    def tuned(self) -> Curve:
+        """The nested curve that is first at the target."""
+        return min(self.nested, key=lambda curve: _seconds(curve.reaches(self.target)))
+
+    def nested_seconds(self, cost: float) -> float:
+        """Time of the nested method to a cost, with whichever step size is fastest there; infinite if none reaches it."""
+        return min(_seconds(curve.reaches(cost)) for curve in self.nested)
 
     @property
     def speedup(self) -> float:
-        """Time of the tuned nested method over that of the joint one, each to the target."""
-        joint, nested = self.joint.reaches(self.target), self.tuned.reaches(self.target)
-        assert joint is not None and nested is not None  # the target is a cost that both curves hold
-        return nested.seconds / joint.seconds
+        """Time of the nested method over that of the joint one, each to the target."""
+        return self.nested_seconds(self.target) / _seconds(self.joint.reaches(self.target))
+
+    @property
+    def resolve_residual(self) -> float:
+        """The largest residual at which z was solved again: how far the feasible costs can be trusted."""
+        return max(point.resolve_residual for curve in [self.joint, *self.nested] for point in curve.points)
 
     def record(self) -> dict[str, Any]:
         """Plain data for a JSON file."""
@@ -138,7 +156,7 @@ class Bench:
         """One timed solve for each budget: the schedule of a step depends on it."""
         with parametrize.cached():
             points = [self._timed(with_budget(solver, budget)) for budget in sorted(budgets)]
-        return Curve("joint", type(solver.method).__name__, points)
+        return Curve("joint", type(solver.method).__name__, describe(solver), points)
 
     def _timed(self, solver: InnerSolver) -> Point:
         seconds = []
@@ -161,7 +179,7 @@ class Bench:
                 self.point(seconds, Augmented.unpack(now.value, self.start.hidden).x, now.step + 1)
                 for seconds, now in zip(trace.seconds, trace.snapshots, strict=True)
             ]
-        return Curve("nested", f"{type(solver.step).__name__}({size:g})", points)
+        return Curve("nested", f"{type(solver.step).__name__}({size:g})", describe(solver), points)
 
     def residuals(self, solver: Joint) -> dict[str, list[float]]:
         """Median relative residuals of z, mu and x at each step."""
@@ -172,11 +190,23 @@ class Bench:
         return {name: medians[:, i].tolist() for i, name in enumerate(RESIDUALS)}
 
 
-def with_budget(solver: Joint, max_steps: int) -> Joint:
+def with_budget(solver: AnySolver, max_steps: int) -> AnySolver:
     """The same solver with another budget."""
     solver = copy.copy(solver)
     solver.max_steps = max_steps
     return solver
+
+
+def describe(settings: Any) -> str:
+    """A solver with everything that it was made of, ``Joint(step=SelfScaled(size=1.0, ...), ...)``."""
+    if not type(settings).__module__.startswith(__package__):
+        return repr(settings)
+    parts = ", ".join(f"{name}={describe(value)}" for name, value in vars(settings).items())
+    return f"{type(settings).__name__}({parts})"
+
+
+def _seconds(point: Point | None) -> float:
+    return math.inf if point is None else point.seconds
 
 
 def _synchronise(tensor: Tensor) -> None:

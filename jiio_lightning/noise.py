@@ -8,7 +8,7 @@ import warnings
 IRRELEVANT = (
     r".*isinstance\(treespec, LeafSpec\).*",  # a deprecation inside Lightning
     r".*does not have many workers.*",  # prepared arrays are gathered fastest without workers
-    r".*will be overridden by `set_epoch`.*",
+    r".*Couldn't infer the batch indices.*",  # a batch brings its own
 )
 LOGGERS = ("pytorch_lightning.utilities.rank_zero", "lightning.pytorch.utilities.rank_zero", "pytorch_lightning")
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("torch", "pytorch-lightning", "jiio-lightning")
+PACKAGES = ("pytorch-lightning", "jiio-lightning")
 
 
 def provenance() -> dict[str, Any]:
@@ -20,7 +20,7 @@ def provenance() -> dict[str, Any]:
     return {
         "command": shlex.join(["jiio", *sys.argv[1:]]),
         "commit": commit(),
-        "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
+        "versions": {name: version(name) for name in PACKAGES} | {"torch": torch.__version__, "python": platform.python_version()},
         "hardware": hardware(),
     }
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from rich.console import Console
@@ -14,10 +16,13 @@ from jiio_lightning.provenance import provenance
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib.ticker import FuncFormatter  # noqa: E402
+
+RESIDUAL_LABELS = {"z": "z: |f - z| / |f|", "mu": "mu: |dL/dz| / |J'mu + dl/dz|", "x": "x: |dL/dx| / largest so far"}
 
 
 def write_report(comparison: Comparison, folder: Path, pixels: int, reference: float | None) -> None:
-    """Write ``comparison.json``, ``cost_over_time.png`` and ``residuals.png`` into a folder, and print the table.
+    """Write ``comparison.json``, ``cost_over_time.png`` and ``residuals.png`` into a folder, and show the table.
 
     Args:
         comparison: what was measured; its costs are sums over the pixels.
@@ -27,31 +32,43 @@ def write_report(comparison: Comparison, folder: Path, pixels: int, reference: f
     """
     folder.mkdir(parents=True, exist_ok=True)
     record = comparison.record() | {"pixels": pixels, "reference": reference, "provenance": provenance()}
-    (folder / "comparison.json").write_text(json.dumps(record, indent=1))
+    (folder / "comparison.json").write_text(json.dumps(_plain(record), indent=1, allow_nan=False))
     _plot_cost(comparison, folder / "cost_over_time.png", pixels, reference)
     _plot_residuals(comparison, folder / "residuals.png")
     Console().print(table(comparison, pixels, reference))
-    Console().print(f"pictures and record: {folder}/cost_over_time.png, residuals.png, comparison.json")
+    Console().print(f"{folder}: cost_over_time.png, residuals.png, comparison.json", soft_wrap=True)
 
 
 def table(comparison: Comparison, pixels: int, reference: float | None) -> Table:
-    """Feasible cost and time of each joint budget, of the tuned nested baseline, and the ratio at equal cost."""
-    shown = Table(title=f"Joint against Nested, {comparison.samples} samples, feasible cost per pixel")
-    for column in ("method", "steps", "feasible cost", "seconds", "nested needs", "ratio"):
+    """Feasible cost and time of each joint budget, the time that the nested baseline needs for the same cost, and the ratio."""
+    shown = Table(title=f"Joint against Nested, {comparison.samples} held-out samples, feasible cost per pixel")
+    for column in ("method", "steps", "cost", "seconds", "nested s to that cost", "ratio"):
         shown.add_column(column, justify="left" if column == "method" else "right")
     for point in comparison.joint.points:
-        match = comparison.tuned.reaches(point.cost)
-        needed = "never" if match is None else f"{match.seconds:.2f}"
-        ratio = "-" if match is None else f"x {match.seconds / point.seconds:.1f}"
-        shown.add_row("joint", str(point.steps), f"{point.cost / pixels:.4f}", f"{point.seconds:.2f}", needed, ratio)
+        needed = comparison.nested_seconds(point.cost)
+        match = (f"{needed:.2f}", f"x {needed / point.seconds:.1f}") if math.isfinite(needed) else ("never", "")
+        name = f"joint {comparison.joint.setting}"
+        shown.add_row(name, str(point.steps), f"{point.cost / pixels:.4f}", f"{point.seconds:.3f}", *match)
     for curve in comparison.nested:
-        last = curve.points[-1]
-        name = f"nested {curve.setting}" + (" (tuned)" if curve is comparison.tuned else "")
-        shown.add_row(name, str(last.steps), f"{curve.best / pixels:.4f}", f"{last.seconds:.2f}", "", "")
+        end, name = curve.points[-1], f"nested {curve.setting}"
+        shown.add_row(name, str(end.steps), f"{end.cost / pixels:.4f}", f"{end.seconds:.3f}", "", "")
     if reference is not None:
         shown.add_row("PCA, same latent", "", f"{reference:.4f}", "", "", "")
-    shown.caption = f"x {comparison.speedup:.1f} at the lowest cost that both reach, {comparison.target / pixels:.4f}"
+    shown.caption = (
+        f"x {comparison.speedup:.1f} at the lowest cost that both reach, {comparison.target / pixels:.4f}, where nested "
+        f"{comparison.tuned.setting} is the fastest of {len(comparison.nested)} step sizes.\n"
+        f"Feasible: z solved again at x, to a residual of at most {comparison.resolve_residual:.0e}."
+    )
     return shown
+
+
+def _plain(value: Any) -> Any:
+    """The same with None for numbers that JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _plot_cost(comparison: Comparison, path: Path, pixels: int, reference: float | None) -> None:
@@ -59,25 +76,39 @@ def _plot_cost(comparison: Comparison, path: Path, pixels: int, reference: float
     for curve in [comparison.joint, *comparison.nested]:
         seconds, cost = [p.seconds for p in curve.points], [p.cost / pixels for p in curve.points]
         tuned = curve is comparison.tuned
-        style = {"marker": "o"} if curve is comparison.joint else {"alpha": 1.0 if tuned else 0.35}
-        axes.plot(seconds, cost, label=f"{curve.method} {curve.setting}" + (", tuned" if tuned else ""), **style)
+        style = {"marker": "o", "zorder": 3} if curve is comparison.joint else {"alpha": 1.0 if tuned else 0.35}
+        axes.plot(seconds, cost, label=f"{curve.method} {curve.setting}" + (", first at the target" if tuned else ""), **style)
     if reference is not None:
         axes.axhline(reference, color="gray", linestyle=":", label="PCA, same latent")
     axes.set(xscale="log", yscale="log", xlabel="wall-clock seconds", ylabel="feasible cost per pixel")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    _mark_ratio(comparison, axes, pixels)
     axes.set_title(f"z solved again at each x, {comparison.samples} held-out samples")
     _save(figure, axes, path)
+
+
+def _mark_ratio(comparison: Comparison, axes: plt.Axes, pixels: int) -> None:
+    """An arrow from the joint method's time to the nested one's, at the lowest cost that both reach."""
+    end = comparison.nested_seconds(comparison.target)
+    start, cost = end / comparison.speedup, comparison.target / pixels
+    axes.annotate("", (end, cost), (start, cost), arrowprops={"arrowstyle": "<->", "color": "black", "shrinkA": 0, "shrinkB": 0})
+    middle = (math.sqrt(start * end), cost)
+    axes.annotate(f"x {comparison.speedup:.1f}", middle, (0, 4), textcoords="offset points", ha="center")
 
 
 def _plot_residuals(comparison: Comparison, path: Path) -> None:
     figure, axes = plt.subplots(figsize=(6, 4))
     for name, values in comparison.residuals.items():
-        axes.plot(range(len(values)), values, label=name)
+        shown = [value if value > 0 else math.nan for value in values]  # x has no gradient while mu = 0
+        axes.plot(range(1, len(values) + 1), shown, label=RESIDUAL_LABELS.get(name, name))
     axes.set(yscale="log", xlabel="joint step", ylabel="relative residual, median of the batch")
     _save(figure, axes, path)
 
 
 def _save(figure: plt.Figure, axes: plt.Axes, path: Path) -> None:
-    axes.legend()
+    axes.legend(fontsize="small")
     axes.grid(alpha=0.3)
     figure.tight_layout()
     figure.savefig(path, dpi=150)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from pytorch_lightning import LightningDataModule, Trainer
 from pytorch_lightning.utilities import move_data_to_device
 from tqdm import tqdm
 
+from jiio_lightning.checkpoint import read_checkpoint
 from jiio_lightning.comparison import Bench, Comparison, paper_baseline, with_budget
 from jiio_lightning.core.joint import Joint
 from jiio_lightning.core.nested import Nested
@@ -40,22 +40,27 @@ class JIIOTrainer(Trainer):
             ckpt_path: weights.
             budgets: joint steps, each a solve of its own.
             baseline: the nested solver; the paper's Adam with cold solves of 18 and 20 steps unless given.
-            sizes: step sizes among which the baseline is tuned.
+            sizes: step sizes among which the baseline is tuned; the fastest one to a cost counts.
             samples: test samples in the batch.
             repeats: of each timed joint solve; the median counts.
 
         Raises:
-            ValueError: if the run file's evaluation solver is not a Joint one.
+            ValueError: if the run file's evaluation solver is not a Joint one, or the checkpoint cannot be used.
+            SolveError: if one of the methods never reaches a finite cost.
         """
+        if not budgets or not sizes:
+            raise ValueError("compare needs at least one of --budgets and one of --sizes")
         self._load(model, datamodule, ckpt_path)
         solver = model.injected.budget(model)
         if not isinstance(solver, Joint):
             raise ValueError(f"compare needs solver.test to be a Joint solver, it is {type(solver).__name__}")
         batch = self._batch(datamodule, samples)
         bench = Bench(model.problem(batch), model.start(batch), model.injected.resolve, repeats)
+        baseline = paper_baseline() if baseline is None else baseline
         bench.joint(solver, [min(budgets)])  # warm up: allocators and thread pools
+        bench.nested(with_budget(baseline, 1), sizes[0])
         joint = bench.joint(solver, budgets)
-        nested = [bench.nested(baseline or paper_baseline(), size) for size in tqdm(sizes, desc="nested baseline")]
+        nested = [bench.nested(baseline, size) for size in tqdm(sizes, desc="nested baseline, step sizes")]
         residuals = bench.residuals(with_budget(solver, max(budgets)))
         comparison = Comparison(joint, nested, residuals, len(batch.index), repeats)
         reference = _reference(datamodule, model, samples)
@@ -66,10 +71,7 @@ class JIIOTrainer(Trainer):
     def _load(self, model: JIIOTask, datamodule: LightningDataModule, ckpt_path: str) -> None:
         datamodule.prepare_data()
         datamodule.setup("test")
-        path = Path(ckpt_path)
-        if not path.is_file():
-            raise FileNotFoundError(f"there is no checkpoint {path}: train one with `jiio fit`, or name another --ckpt_path")
-        model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
+        model.load_state_dict(read_checkpoint(Path(ckpt_path))["state_dict"])
         for callback in self.callbacks:
             callback.setup(self, model, "test")
         model.to(self.strategy.root_device).eval()

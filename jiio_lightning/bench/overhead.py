@@ -63,7 +63,7 @@ class Overhead:
     peak_mib_twice: float
 
 
-def overhead(batch: int = 16, steps: int = 30, repeats: int = 7, seed: int = 0) -> list[dict[str, Any]]:
+def overhead(batch: int = 16, steps: int = 40, repeats: int = 5, seed: int = 0) -> list[dict[str, Any]]:
     """Measure Picard and Anderson with a memory of 20 against ``autograd.grad`` of (loss, f) with respect to (z, x).
 
     The bare passes use frozen weights and cached weight normalisation. Each repeat times the bare passes and each method one
@@ -80,7 +80,7 @@ def overhead(batch: int = 16, steps: int = 30, repeats: int = 7, seed: int = 0) 
     label = torch.arange(batch) % 10
     problem = InnerProblem(net.f, lambda z, x: -F.cross_entropy(net.classify(z), label, reduction="none"))
     v0 = Augmented.start(torch.rand(batch, 784), net.cell.pyramid.numel)
-    methods: dict[str, Method[Any]] = {"Picard": Picard(), "Anderson": Anderson(type=1, memory=20)}
+    methods: dict[str, Method] = {"Picard": Picard(), "Anderson": Anderson(type=1, memory=20)}
     with parametrize.cached():
         warm = Joint(max_steps=5)(problem, v0).v
         pairs: dict[str, list[tuple[float, float]]] = {name: [] for name in methods}
@@ -93,7 +93,7 @@ def overhead(batch: int = 16, steps: int = 30, repeats: int = 7, seed: int = 0) 
 
 
 def _summary(
-    problem: InnerProblem, v0: Augmented, name: str, method: Method[Any], steps: int, pairs: list[tuple[float, float]]
+    problem: InnerProblem, v0: Augmented, name: str, method: Method, steps: int, pairs: list[tuple[float, float]]
 ) -> Overhead:
     solves, bares = (statistics.median(column) for column in zip(*pairs, strict=True))
     ratio = statistics.median(solve / bare for solve, bare in pairs)

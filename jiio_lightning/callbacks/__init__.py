@@ -1,10 +1,19 @@
 """What is injected into a run: the inner solver, the Jacobian regularisation, pictures, predictions, yardsticks."""
 
 from jiio_lightning.callbacks.augmented_deq_solver import AugmentedDEQSolver
+from jiio_lightning.callbacks.dual_drift import DualDrift
 from jiio_lightning.callbacks.image_grid import ImageGrid
 from jiio_lightning.callbacks.jacobian_regularization import JacobianRegularization
 from jiio_lightning.callbacks.pca_reference import PCAReference
 from jiio_lightning.callbacks.prediction_writer import PredictionWriter
 from jiio_lightning.callbacks.step_progress import StepProgress
 
-__all__ = ["AugmentedDEQSolver", "ImageGrid", "JacobianRegularization", "PCAReference", "PredictionWriter", "StepProgress"]
+__all__ = [
+    "AugmentedDEQSolver",
+    "DualDrift",
+    "ImageGrid",
+    "JacobianRegularization",
+    "PCAReference",
+    "PredictionWriter",
+    "StepProgress",
+]

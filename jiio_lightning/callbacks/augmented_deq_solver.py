@@ -67,12 +67,14 @@ class AugmentedDEQSolver(Callback):
         }
 
     def check(self, solution: InnerSolution) -> None:
-        """Warn once of a solve that is not feasible; refuse one that is not finite.
+        """Warn once of a solve that is not feasible; refuse one that would make the weights NaN.
+
+        A sample that diverged on its way is fine: it fell back to an iterate with a finite cost.
 
         Raises:
-            SolveError: if no sample has a finite solution.
+            SolveError: if a sample has no finite solution, as with a NaN in its data.
         """
-        if not bool(solution.finite.any()):
+        if not bool(torch.isfinite(solution.cost).all()):
             raise SolveError(str(diagnose(solution, self.feasible_tol)))
         complaint = None if self._warned else diagnose(solution, self.feasible_tol)
         if complaint is not None:

@@ -54,7 +54,7 @@ class ImageGrid(Callback):
 def picture(images: Tensor, columns: int, enlarge: int) -> Tensor:
     """Images ``(N, C, H, W)`` in [-1, 1] as one RGB picture ``(3, ., .)`` in [0, 1], ``columns`` a row."""
     large = images.repeat_interleave(enlarge, 2).repeat_interleave(enlarge, 3)
-    return ((make_grid(large, nrow=columns, pad_value=1.0) + 1) / 2).clamp(0, 1)
+    return ((make_grid(large, nrow=columns) + 1) / 2).clamp(0, 1)
 
 
 def _show(trainer: Trainer, key: str, grid: Tensor, path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -58,9 +57,9 @@ class Joint(InnerSolver):
 
     def __init__(
         self,
-        step: StepRule[Any] | None = None,
+        step: StepRule | None = None,
         step_sizes: StepSizes = StepSizes(),
-        method: Method[Any] | None = None,
+        method: Method | None = None,
         max_steps: int = 40,
         tol: float = 0.0,
         selection: Selection | None = None,

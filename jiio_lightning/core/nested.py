@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,7 +37,7 @@ class Nested(InnerSolver):
 
     def __init__(
         self,
-        step: StepRule[Any],
+        step: StepRule,
         forward: FixedPoint,
         backward: FixedPoint,
         max_steps: int = 40,

@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
-
-State = TypeVar("State")
 
 
 class Schedule(ABC):
@@ -72,19 +70,23 @@ class StepInput:
     max_steps: int
 
 
-class StepRule(ABC, Generic[State]):
-    """From x and its gradient to the next x, before projection; a sample never looks at another."""
+class StepRule(ABC):
+    """From x and its gradient to the next x, before projection; a sample never looks at another.
+
+    A rule's state is its own business: the loop only carries it from one step to the next. (Not a type parameter: run files name
+    rules by class, and jsonargparse does not take a subscripted one.)
+    """
 
     @abstractmethod
-    def init(self, x: Tensor) -> State:
+    def init(self, x: Tensor) -> Any:
         """The state before the first step from x ``(B, d)``."""
 
     @abstractmethod
-    def step(self, at: StepInput, state: State) -> tuple[Tensor, State]:
+    def step(self, at: StepInput, state: Any) -> tuple[Tensor, Any]:
         """The next x ``(B, d)`` and state."""
 
 
-class Plain(StepRule[None]):
+class Plain(StepRule):
     """``x - a_x dL/dx``, the paper's (C.3: 0.01 for images, 0.04 for meta-learning). Its size has the units of the loss.
 
     Args:
@@ -103,7 +105,7 @@ class Plain(StepRule[None]):
         return at.x - self.size * self.schedule(at.step, at.max_steps) * at.grad, None
 
 
-class Normalised(StepRule[None]):
+class Normalised(StepRule):
     """``x - a_x g / ||g||_2`` with g = dL/dx: the step of L2 attacks (C.3: 0.1 or 0.6; PGD: 0.2).
 
     Args:
@@ -131,7 +133,7 @@ class Moments:
     second: Tensor
 
 
-class Adam(StepRule[Moments]):
+class Adam(StepRule):
     """Adam (Kingma & Ba 2015) on x.
 
     Args:
@@ -156,7 +158,7 @@ class Adam(StepRule[Moments]):
         return at.x - size * mean / (square.sqrt() + _floor(square)), Moments(first, second)
 
 
-class SelfScaled(StepRule[Tensor]):
+class SelfScaled(StepRule):
     r"""The default: the gradient over the root of the sum of all squared gradients so far (AdaGrad-norm, Ward et al. 2019).
 
     .. math:: x^+ = x - a_k \, \frac{\sqrt{d} \, g_k}{\sqrt{\sum_{j \le k} \|g_j\|^2}}, \qquad g = \partial_x L
@@ -171,8 +173,9 @@ class SelfScaled(StepRule[Tensor]):
         schedule: factor on it.
     """
 
-    def __init__(self, size: float = 1.0, schedule: Schedule | None = None) -> None:
+    def __init__(self, size: float = 1.0, forget: float = 1.0, schedule: Schedule | None = None) -> None:
         self.size = size
+        self.forget = forget
         self.schedule = Cosine() if schedule is None else schedule
 
     def init(self, x: Tensor) -> Tensor:
@@ -180,7 +183,7 @@ class SelfScaled(StepRule[Tensor]):
 
     def step(self, at: StepInput, state: Tensor) -> tuple[Tensor, Tensor]:
         norm = torch.linalg.vector_norm(at.grad, dim=1, keepdim=True)
-        state = torch.hypot(state, norm)  # never overflows where squares would
+        state = torch.hypot(self.forget**0.5 * state, norm)  # never overflows where squares would
         length = self.size * self.schedule(at.step, at.max_steps) * at.grad.shape[1] ** 0.5
         return at.x - length * at.grad / state.clamp_min(_floor(state)), state
 

@@ -46,7 +46,7 @@ class JpegDataset(Dataset[torch.Tensor]):
 
     def __getitem__(self, index: int) -> torch.Tensor:
         with Image.open(io.BytesIO(self.files[index])) as image:
-            pixels = torch.from_numpy(np.array(image.convert("RGB")))
+            pixels = torch.from_numpy(np.atleast_3d(np.array(image)))
         return normalise(pixels.permute(2, 0, 1), 255, RANGE)
 
 
@@ -114,11 +114,11 @@ def _seconds(batches: Iterable[object]) -> float:
     return time.perf_counter() - start
 
 
-def _jpegs(dataset: JpegDataset, batch_size: int, workers: int) -> DataLoader:
+def _jpegs(dataset: JpegDataset, batch_size: int, workers: int) -> DataLoader[torch.Tensor]:
     return DataLoader(dataset, batch_size=batch_size, shuffle=True, num_workers=workers, persistent_workers=workers > 0)
 
 
 def _jpeg(image: np.ndarray) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(image.transpose(1, 2, 0)).save(file, "JPEG", quality=92)
+    Image.fromarray(image.transpose(1, 2, 0).squeeze()).save(file, "JPEG", quality=92)
     return file.getvalue()

@@ -34,8 +34,7 @@ class CelebARecipe(Recipe):
 
     title: ClassVar[str] = "celeba"
     where: ClassVar[str] = (
-        "Name the folder that holds img_align_celeba.zip (or the extracted img_align_celeba) and, if you have it,"
-        f" {PARTITION}."
+        f"Name the folder that holds img_align_celeba.zip (or the extracted img_align_celeba) and, if you have it, {PARTITION}."
     )
 
     @property

@@ -54,7 +54,9 @@ class CIFAR10Recipe(Recipe):
     def _read_binary(self, source: Source, names: list[str]) -> Contents:
         if self.strict:
             if source.path.is_dir():
-                raise DataError(f"{source.path}: the checksum of {ARCHIVE} is known, those of its files are not: name it instead.")
+                raise DataError(
+                    f"{source.path}: the checksum of {ARCHIVE} is known, those of its files are not: name it instead."
+                )
             check_md5(source.path, md5(source.path), MD5)
         blobs = dict(source.read(names))
         train, test = self._records(blobs, names[:-1]), self._records(blobs, names[-1:])

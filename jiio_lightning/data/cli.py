@@ -63,18 +63,14 @@ def run_prepare(config: Namespace) -> int:
 
 
 def run_verify(config: Namespace) -> int:
-    folders = _prepared_folders(data_root(config.root))
-    if config.name is not None:
-        folders = [data_root(config.root) / config.name]
-    failures = [error for folder in folders if (error := _verify(folder)) is not None]
+    failures = [error for folder in _prepared_folders(config) if (error := _verify(folder)) is not None]
     for error in failures:
         print(f"error: {error}", file=sys.stderr)
     return 1 if failures else 0
 
 
 def run_list(config: Namespace) -> int:
-    root = data_root(config.root)
-    folders = _prepared_folders(root)
+    root, folders = data_root(config.root), _prepared_folders(config)
     print(f"prepared in {root.resolve()}:" if folders else f"nothing is prepared in {root.resolve()}")
     for folder in folders:
         print(f"  {folder.name:20} {_contents(Manifest.load(folder))}")
@@ -85,8 +81,7 @@ def run_list(config: Namespace) -> int:
 
 
 def run_bench(config: Namespace) -> int:
-    prepared = _open(data_root(config.root) / config.name)
-    print(compare(prepared, config.batch_size, config.epochs))
+    print(compare(_open(_prepared_folders(config)[0]), config.batch_size, config.epochs))
     return 0
 
 
@@ -127,8 +122,14 @@ def _add_root(parser: ArgumentParser) -> None:
     parser.add_argument("--root", type=str | None, default=None, help="folder of prepared sets; default JIIO_DATA or data")
 
 
-def _prepared_folders(root: Path) -> list[Path]:
-    return sorted(path.parent for path in root.glob(f"[!.]*/{MANIFEST}"))
+def _prepared_folders(config: Namespace) -> list[Path]:
+    """The prepared sets under the root, or the one that is named."""
+    root, name = data_root(config.root), config.get("name")
+    folders = sorted(path.parent for path in root.glob(f"[!.]*/{MANIFEST}"))
+    named = [folder for folder in folders if name in (None, folder.name)]
+    if name is not None and not named:
+        raise DataError(f"no set called {name} is prepared in {root.resolve()}: 'jiio data list' shows what there is.")
+    return named
 
 
 def _open(folder: Path) -> Prepared:

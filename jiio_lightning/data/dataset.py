@@ -29,7 +29,7 @@ class ImageDataset(Dataset[ImageBatch]):
         levels: value of a full pixel.
         value_range: what 0 and ``levels`` become.
         padding: pixels of value 0 on each side.
-        flip_seed: mirror every second image, chosen anew in each epoch; None: never.
+        flip_seed: mirror every second image, chosen anew in each epoch and put at the end of its batch; None: never.
     """
 
     def __init__(
@@ -48,9 +48,12 @@ class ImageDataset(Dataset[ImageBatch]):
         return len(self.images)
 
     def __getitem__(self, draw: Draw) -> ImageBatch:
-        rows = _on(draw.rows, self.images.tensor)
-        pixels = self._flipped(self.images.tensor.index_select(0, rows), draw)
-        return ImageBatch(self._finished(pixels), self.labels.tensor.index_select(0, rows), rows)
+        rows, plain = self._plain_first(draw)
+        images, labels = self.images.tensor, self.labels.tensor
+        index = torch.from_numpy(rows).to(images.device)
+        pixels = images.index_select(0, index)
+        pixels[plain:] = pixels[plain:].flip(-1)
+        return ImageBatch(self._finished(pixels), labels.index_select(0, index), index)
 
     def first(self, count: int | None = None) -> Tensor:
         """The first ``count`` images, or all of them, unflipped: float32 ``(count, C, H, W)``."""
@@ -60,16 +63,12 @@ class ImageDataset(Dataset[ImageBatch]):
         padded = F.pad(pixels, [self.padding] * 4) if self.padding else pixels
         return normalise(padded, self.levels, self.value_range)
 
-    def _flipped(self, pixels: Tensor, draw: Draw) -> Tensor:
+    def _plain_first(self, draw: Draw) -> tuple[np.ndarray, int]:
+        """The rows of a batch, those that are mirrored at its end, and how many are not.
+
+        Mirroring then is one operation on a slice, three times as fast as one on scattered rows.
+        """
         if self.flip_seed is None:
-            return pixels
-        rows = np.flatnonzero(epoch_flips(self.flip_seed, draw.epoch, len(self))[draw.rows])
-        chosen = np.arange(len(pixels))
-        chosen[rows] = len(pixels) + np.arange(len(rows))
-        mirrored = pixels.index_select(0, _on(rows, pixels)).flip(-1)
-        # copies whole images: a third of the time of torch.where on bytes
-        return torch.cat([pixels, mirrored]).index_select(0, _on(chosen, pixels))
-
-
-def _on(rows: np.ndarray, like: Tensor) -> Tensor:
-    return torch.from_numpy(rows).to(like.device)
+            return draw.rows, len(draw.rows)
+        flips = epoch_flips(self.flip_seed, draw.epoch, len(self))[draw.rows]
+        return draw.rows[flips.argsort(kind="stable")], int((~flips).sum())

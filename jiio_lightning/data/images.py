@@ -1,5 +1,6 @@
 """Any folder or archive of images: your own faces, for example."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
@@ -39,6 +40,10 @@ class ImagesRecipe(Recipe):
     title: ClassVar[str] = "images"
     where: ClassVar[str] = "Name a folder or an archive of JPEG or PNG files."
 
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"\w[\w.-]*", self.name):
+            raise DataError(f"name is {self.name!r}: it becomes a folder; use letters, digits, '.', '-' and '_'.")
+
     @property
     def shape(self) -> Shape:
         return 3, self.size, self.size
@@ -48,9 +53,7 @@ class ImagesRecipe(Recipe):
         names = sorted(name for name in opened.names() if is_image(name))
         splits = self._by_folder(names) if self.by_folder else self._by_count(names)
         folders = sorted({folder_of(name) for name in names})
-        return picture_contents(
-            opened, "images", splits, Frame(self.size, self.crop), folders if len(folders) > 1 else ()
-        )
+        return picture_contents(opened, "images", splits, Frame(self.size, self.crop), folders if len(folders) > 1 else ())
 
     def _by_folder(self, names: list[str]) -> dict[str, list[str]]:
         splits = {split: [name for name in names if split in PurePosixPath(name).parts[:-1]] for split in SPLITS}

@@ -1,8 +1,8 @@
 """The LightningDataModules' common part: open a prepared set, deal out its batches."""
 
 import os
+import warnings
 from abc import abstractmethod
-from collections.abc import Sized
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -10,14 +10,15 @@ from pathlib import Path
 import torch
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DistributedSampler
 
 from jiio_lightning.data.dataset import ImageDataset, ValueRange
+from jiio_lightning.data.episodes import EpisodeDataset
 from jiio_lightning.data.errors import DataError
 from jiio_lightning.data.loader import BatchLoader, batches_done
 from jiio_lightning.data.prepared import MappedRows, Prepared
 from jiio_lightning.data.recipe import Recipe, Shape
-from jiio_lightning.data.sampler import EvalBatches, TrainBatches
+from jiio_lightning.data.sampler import Draw, EvalBatches, TrainBatches
 from jiio_lightning.data.writer import prepare
 
 
@@ -67,7 +68,7 @@ class PreparedDataModule(LightningDataModule):
         """How the set is prepared; says its name and the shape of its images."""
 
     @abstractmethod
-    def dataset(self, split: str) -> Dataset:
+    def dataset(self, split: str) -> ImageDataset | EpisodeDataset:
         """Batches of ``train``, ``val`` or ``test``."""
 
     @property
@@ -83,6 +84,8 @@ class PreparedDataModule(LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Open the set before any work begins."""
         self.prepared  # noqa: B018
+        # gathering needs no workers: Lightning's advice would make it slower
+        warnings.filterwarnings("ignore", message=".*does not have many workers", category=UserWarning)
 
     @cached_property
     def prepared(self) -> Prepared:
@@ -120,11 +123,11 @@ class PreparedDataModule(LightningDataModule):
         dataset = self.dataset(split)
         return self._loader(dataset, EvalBatches(dataset, self.eval_batch_size or self.batch_size, *self._place))
 
-    def _loader(self, dataset: Dataset, sampler: Sized) -> BatchLoader:
+    def _loader(self, dataset: ImageDataset | EpisodeDataset, sampler: DistributedSampler[Draw]) -> BatchLoader:
         return BatchLoader(
             dataset,
             batch_size=None,  # a draw is a whole batch already
-            sampler=sampler,  # type: ignore[arg-type]
+            sampler=sampler,
             num_workers=self.num_workers,
             pin_memory=self.device.type == "cuda" and not self.on_device,
             persistent_workers=self.num_workers > 0,

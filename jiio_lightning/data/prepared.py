@@ -25,7 +25,10 @@ def sha256(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a prepared set is. Written last: a folder without one is not a prepared set."""
+    """What a prepared set is. Written last: a folder without one is not a prepared set.
+
+    The file also holds the checksum of its own contents.
+    """
 
     name: str
     recipe: dict[str, Any]  # set, version and options: what was done
@@ -43,14 +46,23 @@ class Manifest:
         """Read the manifest of a prepared set."""
         try:
             fields = json.loads((folder / MANIFEST).read_text())
-            return cls(**{**fields, "shape": tuple(fields["shape"])})
-        except (OSError, ValueError, TypeError, KeyError) as error:
+            checksum = fields.pop("checksum")
+            manifest = cls(**{**fields, "shape": tuple(fields["shape"])})
+            if checksum != manifest.checksum:
+                raise ValueError("its checksum is wrong")
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise DataError(
-                f"{folder} is not a prepared set: {MANIFEST} cannot be read ({error}). Remove the folder and prepare it again."
+                f"{folder} is not a prepared set: {MANIFEST} cannot be used ({error!r}). Remove the folder and prepare it again."
             ) from error
+        return manifest
 
     def save(self, folder: Path) -> None:
-        (folder / MANIFEST).write_text(json.dumps(asdict(self), indent=1) + "\n")
+        fields = {**asdict(self), "checksum": self.checksum}
+        (folder / MANIFEST).write_text(json.dumps(fields, indent=1) + "\n")
+
+    @property
+    def checksum(self) -> str:
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
     def bounds(self, split: str) -> tuple[int, int]:
         """Rows of a split: start and stop."""

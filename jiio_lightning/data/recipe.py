@@ -71,9 +71,7 @@ class Recipe(ABC):
             yield
         except Exception as error:  # every one of the libraries below torchvision has exceptions of its own
             reason = " ".join(str(error).split())
-            raise DataError(
-                f"{self.title} could not be downloaded ({reason}). {self.where} Then: {self.command}"
-            ) from error
+            raise DataError(f"{self.title} could not be downloaded ({reason}). {self.where} Then: {self.command}") from error
 
     @property
     def command(self) -> str:

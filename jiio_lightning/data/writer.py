@@ -12,7 +12,7 @@ from math import prod
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from jiio_lightning.data.errors import DataError
@@ -36,12 +36,27 @@ def prepare(recipe: Recipe, source: Path | None, root: Path) -> Prepared:
         return Prepared.open(root, recipe)
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with FileLock(root / f".{recipe.name}.lock"):
+        with _locked(root / f".{recipe.name}.lock"):
             if not (root / recipe.name).exists():
                 _write_atomically(recipe, _source(recipe, source, root), root)
     except OSError as error:
         raise DataError(f"{recipe.name} was not prepared, nothing was kept: {error}") from error
     return Prepared.open(root, recipe)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """One process at a time; the others say that they wait."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        log.warning("another process is preparing this set: waiting for it (%s)", path)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _source(recipe: Recipe, source: Path | None, root: Path) -> Path:

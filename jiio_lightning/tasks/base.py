@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -84,6 +84,13 @@ class JIIOTask(LightningModule, ABC):
     def evaluate(self, batch: Any, problem: InnerProblem, z: Tensor, x: Tensor) -> dict[str, Tensor]:
         """Per-sample figures of merit ``(B,)`` at an iterate."""
 
+    def outer_unit(self, batch: Any) -> float:
+        """What the outer loss is divided by before the Jacobian penalty is added, so that its coefficient means the same for all.
+
+        Adam does not care for the scale of the sum, but the penalty's share of it decides whether the equilibrium stays stable.
+        """
+        return 1.0
+
     def inner(self, problem: InnerProblem, start: Augmented, observers: Sequence[Observer] = ()) -> InnerSolution:
         """Solve the inner problem with the injected solver of the present mode."""
         return self.injected.budget(self)(problem, start, observers)
@@ -97,7 +104,7 @@ class JIIOTask(LightningModule, ABC):
             surrogate = self.outer.surrogate(problem, self.outer_loss(batch, problem), solution.v)
             penalty = watch.penalty(problem, solution)
         self._log("train", self.injected.statistics(solution) | {"jacobian": penalty.detach()}, len(batch.index))
-        return surrogate.value.mean() + penalty
+        return surrogate.value.mean() / self.outer_unit(batch) + penalty
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         self._evaluation_step("val", batch)
@@ -117,9 +124,33 @@ class JIIOTask(LightningModule, ABC):
         optimizer = torch.optim.Adam(self.parameters(), lr=self.learning_rate)
         if not self.one_cycle:
             return optimizer
-        steps = int(self.trainer.estimated_stepping_batches)
+        steps = self._run_length()
         scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, total_steps=steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _run_length(self) -> int:
+        steps = self.trainer.estimated_stepping_batches
+        if steps == float("inf"):
+            raise ValueError(
+                "one_cycle needs the length of the run: set trainer.max_steps or trainer.max_epochs, or one_cycle: false"
+            )
+        return int(steps)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As in PyTorch, but weights of another net are one clear error.
+
+        Raises:
+            ValueError: if a tensor is missing, of another shape, or nobody's.
+        """
+        own = self.state_dict()
+        wrong = [name for name in {**own, **state_dict} if _shape(own, name) != _shape(state_dict, name)]
+        if strict and wrong:
+            name = wrong[0]
+            raise ValueError(
+                f"the checkpoint is of another net: {len(wrong)} of {len(own)} tensors differ, such as {name}, "
+                f"{_shape(state_dict, name)} in the checkpoint and {_shape(own, name)} here. Use the run file it was trained with"
+            )
+        return super().load_state_dict(state_dict, strict, assign)
 
     def _evaluation_step(self, stage: str, batch: Any) -> None:
         problem, solution, z, residual = self.feasible(batch)
@@ -151,6 +182,10 @@ class JIIOTask(LightningModule, ABC):
                 "`solver: ../conf/solver/joint.yaml`"
             )
         return self.solver
+
+
+def _shape(tensors: Mapping[str, Any], name: str) -> tuple[int, ...] | str:
+    return tuple(tensors[name].shape) if name in tensors else "missing"
 
 
 class NoWatch:

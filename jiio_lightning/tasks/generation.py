@@ -58,6 +58,10 @@ class Generation(JIIOTask):
         """The inner loss itself."""
         return problem.loss
 
+    def outer_unit(self, batch) -> float:  # noqa: ANN001
+        """Pixels of an image times ``loss_scale``: the penalty is weighed against a mean squared error."""
+        return batch.image[0].numel() * self.loss_scale
+
     def evaluate(self, batch, problem: InnerProblem, z: Tensor, x: Tensor) -> dict[str, Tensor]:  # noqa: ANN001
         """``error``: squared error per pixel in the images' units; ``psnr``: in dB, for a range of 2."""
         image = self.net.h(z)

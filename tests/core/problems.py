@@ -161,7 +161,10 @@ def polish(problem: InnerProblem, v: Augmented, radius: float | None = None, ste
 
     flat = packed.flatten()
     for _ in range(steps):
-        flat = (flat - torch.linalg.solve(jacrev(conditions)(flat), conditions(flat))).detach()
+        error = conditions(flat)
+        if error.norm() < 1e-14:
+            break
+        flat = (flat - torch.linalg.solve(jacrev(conditions)(flat), error)).detach()
     assert conditions(flat).norm() < 1e-11, "the reference did not converge"
     z, mu, x, nu = flat.view_as(packed).split([n, n, d, 1], dim=1)
     assert radius is None or bool((nu > 0).all()), "the ball is not active: a poor example"

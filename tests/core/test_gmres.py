@@ -61,6 +61,16 @@ def test_each_cycle_minimises_the_residual_over_its_krylov_space() -> None:
     torch.testing.assert_close(gmres(product_of(matrices), rhs, memory=3).value, expected, rtol=1e-9, atol=1e-10)
 
 
+def test_the_basis_stays_orthogonal_where_the_system_is_badly_conditioned() -> None:
+    """One pass of Gram-Schmidt loses it here, and the residual stalls with it."""
+    scale = torch.logspace(0, -7, 40)
+    left, right = (torch.linalg.qr(torch.randn(2, 40, 40)).Q for _ in range(2))
+    matrices = left * scale @ right
+    rhs = torch.randn(2, 40)
+    solution = gmres(product_of(matrices), rhs, memory=40)
+    assert bool(solution.within(1e-8).all()), solution.residual
+
+
 def test_products_are_counted() -> None:
     matrices, rhs = nonsymmetric()
     calls: list[int] = []

@@ -13,9 +13,7 @@ from tests.core.problems import TanhDEQ
 
 def jacobian(net: TanhDEQ, z: Tensor, x: Tensor) -> Tensor:
     """J_z of each sample ``(B, n, n)``, with a graph to the weights."""
-    return torch.stack(
-        [jacrev(lambda z, x=x[i : i + 1]: net.f(z.unsqueeze(0), x).squeeze(0))(z[i]) for i in range(len(z))]
-    )
+    return torch.stack([jacrev(lambda z, x=x[i : i + 1]: net.f(z.unsqueeze(0), x).squeeze(0))(z[i]) for i in range(len(z))])
 
 
 def example() -> tuple[TanhDEQ, Tensor, Tensor]:

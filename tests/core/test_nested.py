@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from jiio_lightning.core import Augmented, InnerProblem, L2Ball, Nested
-from jiio_lightning.core.solvers import Anderson, FixedPoint, Last, Picard, Trace
+from jiio_lightning.core.solvers import FixedPoint, Last, Picard, Trace
 from jiio_lightning.core.steps import Adam, Normalised, Plain
 from tests.core.problems import LinearQuadratic, TanhDEQ, equilibrium_of
 

@@ -47,9 +47,7 @@ def test_evaluate_gives_the_loss_of_each_sample_and_keeps_no_graph() -> None:
 def test_evaluate_calls_f_and_the_loss_once_and_leaves_no_gradient_on_the_weights() -> None:
     net, calls = TanhDEQ(), []
     loss = net.fit(torch.randn(2, net.outputs))
-    problem = InnerProblem(
-        lambda z, x: (calls.append("f"), net.f(z, x))[1], lambda z, x: (calls.append("loss"), loss(z, x))[1]
-    )
+    problem = InnerProblem(lambda z, x: (calls.append("f"), net.f(z, x))[1], lambda z, x: (calls.append("loss"), loss(z, x))[1])
     problem.evaluate(Augmented(torch.randn(2, 5), torch.randn(2, 5), torch.randn(2, 3)))
     assert sorted(calls) == ["f", "loss"]
     assert all(parameter.grad is None for parameter in net.parameters())

@@ -40,7 +40,7 @@ def test_no_feasible_point_is_nearer(project: Callable[[Tensor], Tensor]) -> Non
     """(x - P(x))^T (c - P(x)) <= 0 for every c of a convex set, which is what being nearest means."""
     x = points()
     nearest = project(x)
-    for _ in range(200):
+    for _ in range(60):
         feasible = project(2.0 * torch.randn(40, 6))
         torch.testing.assert_close(project(feasible), feasible, rtol=1e-12, atol=1e-12)
         slope = ((x - nearest) * (feasible - nearest)).sum(dim=1)

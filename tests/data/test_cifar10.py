@@ -62,9 +62,7 @@ def test_pickles_are_refused_unread(mini, tmp_path):
 
 
 def test_a_wrong_checksum(mini, tmp_path):
-    refused(
-        mini, tmp_path, "cifar-10-binary.tar.gz", mini.cifar_binary(), "is not the original's c32a1d4a", CIFAR10Recipe()
-    )
+    refused(mini, tmp_path, "cifar-10-binary.tar.gz", mini.cifar_binary(), "is not the original's c32a1d4a", CIFAR10Recipe())
     refused(mini, tmp_path, "folder", mini.cifar_binary(), "name it instead", CIFAR10Recipe())
 
 

@@ -56,8 +56,9 @@ def test_root_as_an_option(tmp_path, capsys):
     [
         (["prepare", "ffhq"], "ffhq is not downloaded by this program"),
         (["prepare", "mnist", "--source", "/nowhere"], "/nowhere does not exist: --source is to name the originals of mnist"),
-        (["verify", "cifar10"], "cifar10 is not a prepared set"),
-        (["bench", "cifar10"], "cifar10 is not a prepared set"),
+        (["verify", "cifar10"], "no set called cifar10 is prepared in"),
+        (["bench", "cifar10"], "no set called cifar10 is prepared in"),
+        (["prepare", "images", "--name", "../x"], "name is '../x': it becomes a folder"),
     ],
 )
 def test_errors_are_one_line(root, capsys, arguments, message):
@@ -67,7 +68,8 @@ def test_errors_are_one_line(root, capsys, arguments, message):
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["prepare"], ["prepare", "mnits"], ["prepare", "celeba", "--corp", "140"], ["prepare", "ffhq", "--size", "big"]]
+    "arguments",
+    [[], ["prepare"], ["prepare", "mnits"], ["prepare", "celeba", "--corp", "140"], ["prepare", "ffhq", "--size", "big"]],
 )
 def test_misspelt_arguments_are_refused(arguments, capsys):
     with pytest.raises(SystemExit) as exit:
@@ -84,6 +86,9 @@ def test_options_are_those_of_the_recipe(capsys):
 
 def test_bench_prints_a_table(root, source, capsys):
     main(["prepare", "images", "--source", source])
+    main(["prepare", "digits"])
+    capsys.readouterr()
+    assert main(["bench", "digits", "--epochs", "1"]) == 0
     assert main(["bench", "images", "--batch_size", "4", "--epochs", "1"]) == 0
-    lines = capsys.readouterr().out.splitlines()[1:]
+    lines = capsys.readouterr().out.splitlines()[7:]
     assert lines[0].startswith("loader, prepared") and lines[-1].startswith("loader over the faster decoding: ")

@@ -57,6 +57,7 @@ def test_flips_belong_to_samples(rows):
         flips = epoch_flips(4, epoch, COUNT)
         for order in (np.arange(COUNT), np.arange(COUNT)[::-1].copy(), np.array([5, 3, 5])):
             batch = dataset[Draw(epoch, order)]
+            assert sorted(batch.index.tolist()) == sorted(order) and batch.label.equal(batch.index * 10)
             for image, index in zip(batch.image, batch.index, strict=True):
                 assert image.equal(plain[index].flip(-1) if flips[index] else plain[index])
 

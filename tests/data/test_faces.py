@@ -100,9 +100,7 @@ def test_ffhq_from_numbered_pngs(mini, tmp_path, form):
     for size in (64, 32):
         prepared = prepare(FFHQRecipe(size=size, strict=False), tmp_path / "source", tmp_path)
         assert prepared.folder.name == f"ffhq-{size}" and prepared.manifest.splits == {"train": 59, "val": 1, "test": 10}
-        assert stored(FFHQ(root=str(tmp_path), size=size), "train").equal(
-            expected(pictures, sorted(pictures)[:59], Frame(size))
-        )
+        assert stored(FFHQ(root=str(tmp_path), size=size), "train").equal(expected(pictures, sorted(pictures)[:59], Frame(size)))
 
 
 def test_ffhq_thumbnails_are_not_enlarged(mini, tmp_path):

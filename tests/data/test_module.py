@@ -216,9 +216,7 @@ def test_too_few_samples_for_a_batch(root):
         Digits(root=root, train_limit=10).train_dataloader()
 
 
-@pytest.mark.parametrize(
-    "options", [{"batch_size": 0}, {"eval_batch_size": 0}, {"seed": -1}, {"value_range": (1.0, 0.0)}]
-)
+@pytest.mark.parametrize("options", [{"batch_size": 0}, {"eval_batch_size": 0}, {"seed": -1}, {"value_range": (1.0, 0.0)}])
 def test_impossible_options(options):
     with pytest.raises(DataError):
         Digits(**options)

@@ -93,7 +93,7 @@ def test_shapes_and_labels(data):
     data.ways, data.shots, data.queries = 5, 2, 3
     batch = next(iter(data.train_dataloader()))
     assert batch.support.shape == (4, 10, 1, 28, 28) and batch.query.shape == (4, 15, 1, 28, 28)
-    assert batch.support.dtype == torch.float32 and 0 <= batch.support.min() and batch.support.max() == 1
+    assert batch.support.dtype == torch.float32 and batch.support.min() >= 0 and batch.support.max() == 1
     assert batch.support_label.tolist() == [[0, 0, 1, 1, 2, 2, 3, 3, 4, 4]] * 4
     assert batch.query_label.tolist() == [[0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4]] * 4
     assert batch.support_label.dtype == batch.index.dtype == torch.int64
@@ -164,9 +164,7 @@ def test_support_and_query_of_a_class_are_turned_alike(data):
 
 def test_characters_held_out_for_validation(data):
     data.val_characters = 5
-    train, val = (
-        {bytes(image) for image in data.characters(split).tensor.numpy()} for split in ("train", "val")
-    )
+    train, val = ({bytes(image) for image in data.characters(split).tensor.numpy()} for split in ("train", "val"))
     assert len(data.characters("train")) == 9 * 20 and len(data.characters("val")) == 5 * 20 and not train & val
     for bad in (3, 12):
         data.val_characters = bad

@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from jiio_lightning.data import DataError
 from jiio_lightning.data.prepared import Manifest, Prepared
@@ -185,6 +186,31 @@ def test_a_flipped_byte_is_found(source, tmp_path):
                 prepared.verify()
         path.write_bytes(whole)
     prepared.verify()
+
+
+def test_a_flipped_byte_of_the_manifest_is_found(source, tmp_path):
+    path = prepare(Squares(), source, tmp_path / "root").folder / "manifest.json"
+    path.write_text(path.read_text().replace('"train": 20', '"train": 21'))
+    with pytest.raises(DataError, match="its checksum is wrong"):
+        Prepared.open(tmp_path / "root", Squares())
+
+
+def hold(path: Path, held) -> None:
+    with FileLock(path):
+        held.set()
+        time.sleep(0.3)
+
+
+def test_a_process_that_waits_says_so(source, tmp_path, caplog):
+    (tmp_path / "root").mkdir()
+    context = multiprocessing.get_context("fork")
+    held = context.Event()
+    process = context.Process(target=hold, args=(tmp_path / "root" / ".squares.lock", held))
+    process.start()
+    held.wait()
+    prepare(Squares(), source, tmp_path / "root").verify()
+    process.join()
+    assert "another process is preparing this set" in caplog.text
 
 
 def test_a_set_of_another_version_is_refused(source, tmp_path, monkeypatch):

@@ -36,7 +36,7 @@ class MixingState:
     count: int
 
 
-class Anderson(Method[MixingState]):
+class Anderson(Method):
     r"""Anderson mixing (Walker & Ni 2011; type I as in Fang & Saad 2009).
 
     With :math:`S` and :math:`Y` the last differences of iterates and of gaps :math:`g = F(v) - v`, and :math:`L = S` (type I)

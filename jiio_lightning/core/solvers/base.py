@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,18 +13,19 @@ from torch import Tensor
 from jiio_lightning.core.solvers.observers import Observer, Snapshot
 from jiio_lightning.core.solvers.selection import LowestResidual, Selection
 
-State = TypeVar("State")
 
+class Method(ABC):
+    """How to go from v and F(v), both ``(B, N)``, to the next iterate; it never loops and never looks at other samples.
 
-class Method(ABC, Generic[State]):
-    """How to go from v and F(v), both ``(B, N)``, to the next iterate; it never loops and never looks at other samples."""
+    A method's state is its own business: the loop only carries it from one step to the next.
+    """
 
     @abstractmethod
-    def init(self, v0: Tensor) -> State:
+    def init(self, v0: Tensor) -> Any:
         """The state before the first step."""
 
     @abstractmethod
-    def step(self, v: Tensor, image: Tensor, state: State) -> tuple[Tensor, State]:
+    def step(self, v: Tensor, image: Tensor, state: Any) -> tuple[Tensor, Any]:
         """The next iterate from v and its image F(v), and the next state."""
 
 
@@ -94,7 +95,7 @@ def unprojected(v: Tensor) -> Tensor:
 
 
 def solve(
-    method: Method[Any],
+    method: Method,
     update: Callable[[Tensor], Image],
     v0: Tensor,
     *,
@@ -163,7 +164,7 @@ class FixedPoint:
         ValueError: for a budget that cannot be run.
     """
 
-    def __init__(self, method: Method[Any], max_steps: int = 20, tol: float = 0.0, selection: Selection | None = None) -> None:
+    def __init__(self, method: Method, max_steps: int = 20, tol: float = 0.0, selection: Selection | None = None) -> None:
         check_budget(max_steps, tol)
         self.method = method
         self.max_steps = max_steps

@@ -30,7 +30,7 @@ class BroydenState:
     count: int
 
 
-class Broyden(Method[BroydenState]):
+class Broyden(Method):
     r"""Broyden's good method on :math:`g(v) = F(v) - v` (Broyden 1965), as DEQs use it.
 
     .. math::

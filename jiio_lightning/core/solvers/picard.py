@@ -7,7 +7,7 @@ from torch import Tensor
 from jiio_lightning.core.solvers.base import Method
 
 
-class Picard(Method[None]):
+class Picard(Method):
     """``v+ = (1 - damping) v + damping F(v)`` (Eq. 4, damped).
 
     Args:

@@ -5,7 +5,18 @@ import torch
 from torch import Tensor
 
 from jiio_lightning.core import L2Ball
-from jiio_lightning.core.solvers import Anderson, Broyden, FixedPoint, Image, Last, LowestResidual, Method, Picard, Snapshot, solve
+from jiio_lightning.core.solvers import (
+    Anderson,
+    Broyden,
+    FixedPoint,
+    Image,
+    Last,
+    LowestResidual,
+    Method,
+    Picard,
+    Snapshot,
+    solve,
+)
 from jiio_lightning.core.solvers.base import plain_map, relative
 from tests.core.modes import NoSynchronisation
 
@@ -30,7 +41,7 @@ def apply(matrix: Tensor, offset: Tensor, v: Tensor) -> Tensor:
     return torch.bmm(matrix, v.unsqueeze(2)).squeeze(2) + offset
 
 
-class Spy(Method[None]):
+class Spy(Method):
     """Plain iteration that remembers what it was asked."""
 
     def __init__(self) -> None:
@@ -76,6 +87,23 @@ def test_a_row_that_has_converged_keeps_its_iterate(method: Method) -> None:
     )
     assert len(seen) == 10 and all(torch.equal(v[0], fixed[0]) for v in seen)
     assert not torch.equal(seen[-1][1], seen[-2][1])
+
+
+@pytest.mark.parametrize("later", [torch.nan, 7.0])
+def test_what_happens_to_a_row_after_it_has_converged_does_not_matter(later: float) -> None:
+    """Sample 0 converges at once; later its image is not finite, or moves again (a rule with a state may do that)."""
+    matrix, offset, _ = affine()
+    calls = [0]
+
+    def function(v: Tensor) -> Tensor:
+        calls[0] += 1
+        first = v[:1] if calls[0] < 4 else torch.full_like(v[:1], later)
+        return torch.cat([first, apply(matrix, offset, v)[1:]])
+
+    start = torch.ones(4, 5)
+    solution = FixedPoint(Picard(), 9, tol=1e-9, selection=Last())(function, start)
+    assert solution.num_steps == 9 and bool(solution.finite.all())
+    assert torch.equal(solution.value[0], start[0])
 
 
 def test_the_loop_ends_when_the_last_row_has_converged() -> None:

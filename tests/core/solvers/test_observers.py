@@ -32,7 +32,9 @@ def test_the_trace_keeps_every_so_many_and_their_times() -> None:
 
 def test_the_trace_is_not_overwritten_by_the_solve() -> None:
     linear, trace, copies = LinearQuadratic.random(), Trace(), []
-    Joint(Plain(linear.step()), max_steps=6)(linear.problem(), linear.start(), (trace, lambda now: copies.append(now.value.clone())))
+    Joint(Plain(linear.step()), max_steps=6)(
+        linear.problem(), linear.start(), (trace, lambda now: copies.append(now.value.clone()))
+    )
     assert all(torch.equal(now.value, copy) for now, copy in zip(trace.snapshots, copies, strict=True))
 
 

@@ -1,0 +1,66 @@
+"""The injected penalty and the random numbers behind it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from jiio_lightning.callbacks import JacobianRegularization
+from jiio_lightning.core.jacobian import jacobian_penalty
+from jiio_lightning.randomness import sample_generators
+from tests.tasks.test_generation import batch, inject, task
+
+
+def draws(seed: int, step: int, index: list[int]) -> torch.Tensor:
+    return torch.stack([torch.randn(3, generator=generator) for generator in sample_generators(seed, step, torch.tensor(index))])
+
+
+def test_the_random_numbers_are_a_pure_function_of_seed_step_and_sample():
+    given = draws(0, 5, [7, 3, 9])
+    torch.manual_seed(123)
+    assert draws(0, 5, [7, 3, 9]).equal(given)
+    assert draws(0, 5, [9, 7, 3]).equal(given[[2, 0, 1]]), "a sample's numbers do not depend on its place"
+    assert draws(0, 5, [3]).equal(given[1:2]), "nor on its batch mates"
+    everything = torch.cat([given, draws(1, 5, [7, 3, 9]), draws(0, 6, [7, 3, 9])])
+    assert len({tuple(row.tolist()) for row in everything}) == 9
+    assert torch.rand(1).equal(torch.manual_seed(123) and torch.rand(1)), "the global generator is left alone"
+
+
+def test_the_penalty_is_that_of_the_core_at_the_end_point():
+    model, given = task(), batch()
+    inject(model)
+    problem = model.problem(given)
+    solution = model.inner(problem, model.start(given))
+    watch = JacobianRegularization(0.3, probes=2, at="end").watch(4, given.index, 30)
+    assert not watch.observers
+    probes = []
+    for generator in sample_generators(0, 4, given.index):
+        torch.rand((), generator=generator)  # the place on the trajectory is drawn first
+        probes.append(torch.randn(2, model.net.hidden, generator=generator))
+    wanted = 0.3 * jacobian_penalty(problem.f, solution.v.z, solution.v.x, torch.stack(probes, dim=1))
+    assert watch.penalty(problem, solution).item() == pytest.approx(wanted.item(), rel=1e-5)
+
+
+def test_on_the_trajectory_each_sample_has_its_own_iterate():
+    model, given = task(), batch(8)
+    inject(model)
+    problem = model.problem(given)
+    seen = []
+    watch = JacobianRegularization(1.0).watch(0, given.index, 30)
+    model.injected.train(problem, model.start(given), [*watch.observers, lambda now: seen.append(now.value)])
+    chosen = [next(k for k, value in enumerate(seen) if value[i].equal(watch.iterate.value[i])) for i in range(8)]
+    assert chosen == watch.iterate.chosen.tolist() and len(set(chosen)) > 3 and min(chosen) >= 1
+
+
+def test_zero_leaves_it_out():
+    model, given = task(), batch()
+    inject(model)
+    problem = model.problem(given)
+    watch = JacobianRegularization(0.0).watch(0, given.index, 30)
+    assert not watch.observers and watch.penalty(problem, model.inner(problem, model.start(given))) == 0
+
+
+@pytest.mark.parametrize("options", [{"coefficient": -1.0}, {"probes": 0}])
+def test_impossible_settings(options):
+    with pytest.raises(ValueError, match="coefficient >= 0 and probes >= 1"):
+        JacobianRegularization(**options)

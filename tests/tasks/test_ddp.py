@@ -1,0 +1,27 @@
+"""Two processes with half of the batch each are one process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+STEPS = ("--trainer.max_steps", "3", "--trainer.precision", "64-true", "--trainer.num_sanity_val_steps", "0")
+
+
+def test_two_processes_give_the_weights_of_one(jiio):
+    """After 3 steps with the Jacobian penalty, gradient clipping and the schedule of the learning rate."""
+    assert jiio("fit", "--config", "tiny.yaml", *STEPS, "--data.batch_size", 4) == 0
+    path = Path("runs/tiny/checkpoints/last.ckpt")
+    alone = torch.load(path, weights_only=True)["state_dict"]
+    path.unlink()
+    two = ("--trainer.devices", "2", "--trainer.strategy", "ddp", "--data.batch_size", "2")
+    command = [sys.executable, "-m", "jiio_lightning", "fit", "--config", "tiny.yaml", *STEPS, *two]
+    subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300, capture_output=True)
+    shared = torch.load(path, weights_only=True)["state_dict"]
+    worst = max(float((tensor - shared[name]).abs().max()) for name, tensor in alone.items())
+    assert worst < 1e-6, worst
+    assert all(tensor.dtype == torch.float64 for tensor in alone.values())

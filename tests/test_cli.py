@@ -1,0 +1,312 @@
+"""The command end to end on a tiny run: what it writes, and one clear line for each mistake."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from jiio_lightning.callbacks import StepProgress
+from jiio_lightning.data.dataset import ImageDataset
+from tests.conftest import REPO, metrics, solver_of
+
+
+def error(capsys) -> str:
+    """What the user reads on stderr after ``error:``."""
+    text = capsys.readouterr().err
+    assert "Traceback" not in text and text.count("error: ") == 1, text
+    return text.partition("error: ")[2].strip()
+
+
+def load(path: Path) -> dict:
+    return torch.load(path, weights_only=True)
+
+
+# what a run leaves behind
+
+
+def test_fit_writes_logs_pictures_checkpoints_and_its_configuration(trained):
+    run = trained / "runs" / "tiny"
+    rows = metrics(run / "version_0")
+    figures = {"cost", "feasible", "finite", "jacobian", "residual_z", "residual_mu", "residual_x", "steps"}
+    assert {f"train/{name}" for name in figures} <= set(rows[0])
+    assert {"val/error", "val/psnr", "val/resolve_residual", "val/steps"} <= set(rows[0])
+    assert [row["train/steps"] for row in rows if row["train/steps"]] == ["6.0", "6.0"]
+    assert [row["val/steps"] for row in rows if row["val/steps"]] == ["8.0"]
+    assert load(run / "checkpoints" / "last.ckpt")["global_step"] == 2
+    assert {path.name for path in run.iterdir()} == {"checkpoints", "fit_config.yaml", "images", "version_0"}
+    assert {path.name for path in trained.iterdir()} == {"runs", "tiny.yaml"}
+    assert Image.open(run / "images" / "val_0000002.png").size == (4 * 10 + 2, 2 * 10 + 2)
+
+
+def test_the_saved_configuration_is_a_run_file(built, trained):
+    cli = built("--config", trained / "runs" / "tiny" / "fit_config.yaml")
+    assert cli.model.net.latent == 4 and solver_of(cli).test.max_steps == 8
+
+
+def test_the_end_of_a_fit_names_the_checkpoint(jiio, capsys):
+    assert jiio("fit", "--config", "tiny.yaml", "--trainer.max_steps", 1) == 0
+    out, err = capsys.readouterr()
+    assert "checkpoint: runs/tiny/checkpoints/last.ckpt" in out
+    assert "litlogger" not in out + err
+
+
+def test_a_second_run_beside_the_first(jiio):
+    for _ in range(2):
+        assert jiio("fit", "--config", "tiny.yaml", "--trainer.max_steps", 1) == 0
+    assert Path("runs/tiny/version_1/metrics.csv").is_file()
+
+
+def test_one_seed_gives_one_loss_curve(jiio, trained):
+    assert jiio("fit", "--config", "tiny.yaml") == 0
+    assert metrics(Path("runs/tiny/version_0")) == metrics(trained / "runs/tiny/version_0")
+    one, two = (load(root / "runs/tiny/checkpoints/last.ckpt")["state_dict"] for root in (Path(), trained))
+    assert all(tensor.equal(two[name]) for name, tensor in one.items())
+
+
+@pytest.mark.parametrize("command, stage", [("validate", "val"), ("test", "test")])
+def test_evaluation(jiio, checkpoint, command, stage):
+    """The budget is the command's, whatever the checkpoint was trained with."""
+    assert jiio(command, "--config", "tiny.yaml", "--ckpt_path", checkpoint, "--solver.test.max_steps", 3) == 0
+    (row,) = metrics(Path("runs/tiny/version_0"))
+    assert row[f"{stage}/steps"] == "3.0"
+    assert float(row[f"{stage}/resolve_residual"]) < 1e-4, "z is solved again"
+    if stage == "test":
+        assert Path("runs/tiny/images/test.png").is_file()
+        ratio = float(row["test/error"]) / float(row["test/pca_error"])
+        assert float(row["test/error_over_pca"]) == pytest.approx(ratio, rel=1e-4)
+
+
+def test_another_solver_on_the_same_checkpoint(jiio, checkpoint):
+    nested = REPO / "conf/solver/nested.yaml"
+    words = ("--config", "tiny.yaml", "--ckpt_path", checkpoint, "--solver", nested, "--solver.test.max_steps", 3)
+    assert jiio("test", *words, "--data.test_limit", 4) == 0
+    assert metrics(Path("runs/tiny/version_0"))[0]["test/steps"] == "3.0"
+
+
+def test_predict(jiio, checkpoint, capsys):
+    assert jiio("predict", "--config", "tiny.yaml", "--ckpt_path", checkpoint) == 0
+    arrays = np.load("runs/tiny/predictions/predictions.npz")
+    shapes = {name: arrays[name].shape for name in arrays}
+    assert shapes == {"latent": (20, 4), "image": (20, 1, 8, 8), "error": (20,), "index": (20,)}
+    assert arrays["index"].tolist() == list(range(20)) and abs(arrays["image"]).max() <= 1
+    assert Image.open("runs/tiny/predictions/images.png").size == (16 * 34 + 2, 2 * 34 + 2)
+
+
+def test_predictions_are_those_of_the_test(jiio, checkpoint):
+    for command in ("test", "predict"):
+        assert jiio(command, "--config", "tiny.yaml", "--ckpt_path", checkpoint) == 0
+    error = np.load("runs/tiny/predictions/predictions.npz")["error"].mean()
+    assert float(metrics(Path("runs/tiny/version_0"))[0]["test/error"]) == pytest.approx(error, rel=1e-5)
+
+
+def test_compare(jiio, checkpoint, capsys):
+    words = ("--budgets", "[2,4]", "--sizes", "[0.1,0.3]", "--samples", 6, "--repeats", 1)
+    baseline = ("--baseline", REPO / "conf/baseline/adam.yaml", "--baseline.max_steps", 4)
+    assert jiio("compare", "--config", "tiny.yaml", "--ckpt_path", checkpoint, *words, *baseline) == 0
+    shown = capsys.readouterr().out
+    record = json.loads(Path("runs/tiny/compare/comparison.json").read_text())
+    assert [point["steps"] for point in record["joint"]["points"]] == [2, 4]
+    assert [[point["steps"] for point in curve["points"]] for curve in record["nested"]] == [[1, 2, 3, 4]] * 2
+    assert record["samples"] == 6 and len(record["residuals"]["z"]) == 4
+    assert set(record["provenance"]) == {"command", "commit", "versions", "hardware"}
+    assert record["provenance"]["command"].startswith("jiio compare --config tiny.yaml --ckpt_path")
+    assert f"x {record['speedup']:.1f} at the lowest cost" in shown.replace("\n", " ")
+    assert "SelfScaled(size=1.0" in record["joint"]["solver"] and "max_steps=18" in record["nested"][0]["solver"]
+    for name in ("cost_over_time.png", "residuals.png"):
+        assert np.asarray(Image.open(f"runs/tiny/compare/{name}").convert("L")).std() > 10, f"{name} is empty"
+
+
+def test_compare_wants_a_joint_solver(jiio, checkpoint, capsys):
+    nested = ("--solver", REPO / "conf/solver/nested.yaml")
+    assert jiio("compare", "--config", "tiny.yaml", "--ckpt_path", checkpoint, *nested) == 1
+    assert error(capsys) == "compare needs solver.test to be a Joint solver, it is Nested"
+
+
+def test_compare_wants_enough_samples(jiio, checkpoint, capsys):
+    assert jiio("compare", "--config", "tiny.yaml", "--ckpt_path", checkpoint) == 1
+    assert "a test batch has 8 samples" in error(capsys)
+
+
+def test_weights_and_biases_offline(jiio, monkeypatch):
+    import wandb
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    wandb_yaml = REPO / "conf/logger/wandb.yaml"
+    assert jiio("fit", "--config", "tiny.yaml", "--trainer.logger", wandb_yaml) == 0
+    wandb.finish()
+    (run,) = Path("runs/wandb").glob("offline-run-*")
+    assert next(run.glob("run-*.wandb")).stat().st_size > 1000
+    assert list((run / "files" / "media" / "images" / "images").glob("val_*.png"))
+
+
+def test_tensorboard_takes_the_pictures(jiio):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    assert jiio("fit", "--config", "tiny.yaml", "--trainer.logger", REPO / "conf/logger/tensorboard.yaml") == 0
+    events = EventAccumulator("runs/tensorboard/version_0").Reload()
+    assert "images/val" in events.Tags()["images"] and "train/cost" in events.Tags()["scalars"]
+
+
+# mistakes: one clear line, no traceback
+
+
+def test_no_solver(jiio, capsys):
+    config = yaml.safe_load(Path("tiny.yaml").read_text())
+    del config["solver"]
+    Path("tiny.yaml").write_text(yaml.safe_dump(config))
+    assert jiio("fit", "--config", "tiny.yaml") == 2
+    message = error(capsys)
+    assert "There is no inner solver: add `solver:" in message and len(message.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    "option, path",
+    [
+        ("--solver.test.init_args.max_stepz=4", "solver.test.max_stepz: jiio_lightning.core.Joint has no option"),
+        ("--model.init_args.net.init_args.latend=4", "model.net.latend: jiio_lightning.models.LatentGenerator has no option"),
+        ("--trainer.max_stepz=4", "trainer.max_stepz"),
+        ("--jacobian.coeficient=4", "jacobian.coeficient"),
+        ("--data.batchsize=4", "data.batchsize: jiio_lightning.data.Digits has no option"),
+    ],
+)
+def test_a_misspelt_key_is_named_with_its_path(jiio, capsys, option, path):
+    assert jiio("fit", "--config", "tiny.yaml", option) == 2
+    message = error(capsys)
+    assert path in message and len(message.splitlines()) == 1
+
+
+def test_a_misspelt_key_in_a_file(jiio, capsys):
+    Path("tiny.yaml").write_text(Path("tiny.yaml").read_text().replace("coefficient:", "coeficient:"))
+    assert jiio("fit", "--config", "tiny.yaml") == 2
+    assert "jacobian.coeficient" in error(capsys)
+
+
+@pytest.mark.parametrize("command", [(), ("fitt",)])
+def test_an_unknown_command(jiio, capsys, command):
+    assert jiio(*command) == 2
+    message = error(capsys)
+    assert "fit" in message and "compare" in message
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+@pytest.mark.parametrize("trainer", ["gpu", "4gpu_ddp"])
+def test_a_gpu_that_is_not_there(jiio, capsys, trainer):
+    assert jiio("fit", "--config", "tiny.yaml", "--trainer", REPO / f"conf/trainer/{trainer}.yaml") == 1
+    message = error(capsys)
+    assert "This machine has 0 GPUs: choose trainer.accelerator and trainer.devices" in message
+    assert len(message.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict", "compare"])
+def test_a_checkpoint_that_is_missing(jiio, capsys, command):
+    assert jiio(command, "--config", "tiny.yaml", "--ckpt_path", "nope.ckpt") == 1
+    assert error(capsys).startswith("there is no checkpoint nope.ckpt: train one with `jiio fit`")
+
+
+@pytest.mark.parametrize("command", ["test", "compare"])
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", None])
+def test_a_checkpoint_that_is_broken(jiio, capsys, checkpoint, command, content):
+    whole = checkpoint.read_bytes()
+    Path("bad.ckpt").write_bytes(whole[: len(whole) // 2] if content is None else content)
+    assert jiio(command, "--config", "tiny.yaml", "--ckpt_path", "bad.ckpt") == 1
+    assert error(capsys).startswith("bad.ckpt cannot be read as a checkpoint")
+
+
+def test_a_file_of_tensors_is_no_checkpoint(jiio, capsys):
+    torch.save({"weights": torch.zeros(3)}, "bad.ckpt")
+    assert jiio("test", "--config", "tiny.yaml", "--ckpt_path", "bad.ckpt") == 1
+    assert error(capsys) == "bad.ckpt is not a checkpoint of Lightning: it has no state_dict"
+
+
+@pytest.mark.parametrize("command", ["test", "compare"])
+def test_a_checkpoint_of_another_net(jiio, capsys, checkpoint, command):
+    assert jiio(command, "--config", "tiny.yaml", "--ckpt_path", checkpoint, "--model.net.latent", 3) == 1
+    message = error(capsys)
+    assert "the checkpoint is of another net" in message and "net.inject.weight, (1024, 4)" in message or "(640, 4)" in message
+
+
+@pytest.mark.parametrize("fault", ["missing", "truncated"])
+def test_mnist_files_that_cannot_be_used(jiio, capsys, monkeypatch, tmp_path, fault):
+    monkeypatch.setenv("JIIO_DATA", str(tmp_path / "empty"))
+    source = tmp_path / "source"
+    source.mkdir()
+    if fault == "truncated":
+        header = bytes([0, 0, 8, 3]) + struct.pack(">3I", 60000, 28, 28)
+        (source / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(header + bytes(100)))
+    assert jiio("fit", "--config", REPO / "tasks/mnist.yaml", "--data.source", source) == 1
+    message = error(capsys)
+    assert "train-images-idx3-ubyte" in message and len(message.splitlines()) == 1
+    assert not Path("runs/mnist/checkpoints").exists(), "before work starts"
+
+
+def test_images_of_another_size(jiio, capsys):
+    assert jiio("fit", "--config", "tiny.yaml", "--model.net.image_shape", "[1, 16, 16]") == 1
+    assert "the data has images of (1, 8, 8) and the net makes (1, 16, 16)" in error(capsys)
+
+
+def test_a_schedule_without_an_end(jiio, capsys):
+    assert jiio("fit", "--config", "tiny.yaml", "--trainer.max_steps", -1) == 1
+    assert "one_cycle needs the length of the run" in error(capsys)
+
+
+def test_a_nan_in_the_data_stops_the_run_with_its_weights(jiio, capsys, monkeypatch):
+    """The second batch has one bad pixel: the checkpoint holds the finite weights of the first step."""
+    whole = ImageDataset.__getitem__
+
+    def spoilt(self, draw):
+        batch = whole(self, draw)
+        spoilt.batches += 1
+        if spoilt.batches == 2:
+            batch.image[1, 0, 0, 0] = float("nan")
+        return batch
+
+    spoilt.batches = 0
+    monkeypatch.setattr(ImageDataset, "__getitem__", spoilt)
+    assert jiio("fit", "--config", "tiny.yaml", "--trainer.max_steps", 4) == 1
+    message = error(capsys)
+    assert message.startswith("1 of 4 samples met a value that is not finite") and len(message.splitlines()) == 1
+    saved = load(Path("runs/tiny/checkpoints/last.ckpt"))
+    assert saved["global_step"] == 1
+    assert all(torch.isfinite(tensor).all() for tensor in saved["state_dict"].values())
+
+
+def test_the_traceback_is_there_for_those_who_want_it(jiio, monkeypatch):
+    monkeypatch.setenv("JIIO_DEBUG", "1")
+    with pytest.raises(FileNotFoundError):
+        jiio("test", "--config", "tiny.yaml", "--ckpt_path", "nope.ckpt")
+
+
+# the progress bar
+
+
+def test_the_bar_counts_steps_to_the_end_of_the_run(jiio, capsys):
+    assert jiio("fit", "--config", "tiny.yaml", "--trainer.enable_progress_bar", "true", "--trainer.max_steps", 6) == 0
+    out = capsys.readouterr().out
+    assert "epoch 1: 100%" in out and "6/6" in out and "train/cost=" in out and "v_num" not in out
+
+
+def test_the_bar_can_be_chosen(built):
+    def bars(*args: object) -> list:
+        return [
+            type(c).__name__ for c in built("--config", "tiny.yaml", *args).trainer.callbacks if "Progress" in type(c).__name__
+        ]
+
+    assert bars() == []
+    assert bars("--trainer.enable_progress_bar", "true") == [StepProgress.__name__]
+    rich = "--trainer.callbacks+=pytorch_lightning.callbacks.RichProgressBar"
+    assert bars("--trainer.enable_progress_bar", "true", rich) == ["RichProgressBar"]
+
+
+def test_csv_is_a_table(trained):
+    with (trained / "runs/tiny/version_0/metrics.csv").open() as file:
+        assert len({len(row) for row in csv.reader(file)}) == 1
