@@ -20,7 +20,8 @@ def provenance() -> dict[str, Any]:
     return {
         "command": shlex.join(["jiio", *sys.argv[1:]]),
         "commit": commit(),
-        "versions": {name: version(name) for name in PACKAGES} | {"torch": torch.__version__, "python": platform.python_version()},
+        "versions": {name: version(name) for name in PACKAGES}
+        | {"torch": torch.__version__, "python": platform.python_version()},
         "hardware": hardware(),
     }
 

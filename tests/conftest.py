@@ -31,7 +31,7 @@ trainer:
   default_root_dir: runs/tiny
   logger: {class_path: pytorch_lightning.loggers.CSVLogger, init_args: {save_dir: runs, name: tiny}}
   callbacks:
-    - class_path: pytorch_lightning.callbacks.ModelCheckpoint
+    - class_path: jiio_lightning.callbacks.FinalCheckpoint
       init_args: {dirpath: runs/tiny/checkpoints, save_last: true, save_on_exception: true, enable_version_counter: false}
     - class_path: jiio_lightning.callbacks.ImageGrid
       init_args: {count: 4, enlarge: 1}

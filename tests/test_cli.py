@@ -59,6 +59,12 @@ def test_the_end_of_a_fit_names_the_checkpoint(jiio, capsys):
     assert "litlogger" not in out + err
 
 
+def test_the_last_checkpoint_is_the_end_of_the_run(jiio):
+    """Also where the last validation was before it."""
+    assert jiio("fit", "--config", "tiny.yaml", "--trainer.max_steps", 3) == 0
+    assert load(Path("runs/tiny/checkpoints/last.ckpt"))["global_step"] == 3
+
+
 def test_a_second_run_beside_the_first(jiio):
     for _ in range(2):
         assert jiio("fit", "--config", "tiny.yaml", "--trainer.max_steps", 1) == 0
@@ -87,9 +93,9 @@ def test_evaluation(jiio, checkpoint, command, stage):
 
 def test_another_solver_on_the_same_checkpoint(jiio, checkpoint):
     nested = REPO / "conf/solver/nested.yaml"
-    words = ("--config", "tiny.yaml", "--ckpt_path", checkpoint, "--solver", nested, "--solver.test.max_steps", 3)
+    words = ("--config", "tiny.yaml", "--ckpt_path", checkpoint, "--solver", nested, "--solver.test.max_steps", 2)
     assert jiio("test", *words, "--data.test_limit", 4) == 0
-    assert metrics(Path("runs/tiny/version_0"))[0]["test/steps"] == "3.0"
+    assert metrics(Path("runs/tiny/version_0"))[0]["test/steps"] == "2.0"
 
 
 def test_predict(jiio, checkpoint, capsys):
@@ -109,14 +115,14 @@ def test_predictions_are_those_of_the_test(jiio, checkpoint):
 
 
 def test_compare(jiio, checkpoint, capsys):
-    words = ("--budgets", "[2,4]", "--sizes", "[0.1,0.3]", "--samples", 6, "--repeats", 1)
+    words = ("--budgets", "[2,4]", "--sizes", "[0.1,0.3]", "--samples", 4, "--repeats", 1)
     baseline = ("--baseline", REPO / "conf/baseline/adam.yaml", "--baseline.max_steps", 4)
     assert jiio("compare", "--config", "tiny.yaml", "--ckpt_path", checkpoint, *words, *baseline) == 0
     shown = capsys.readouterr().out
     record = json.loads(Path("runs/tiny/compare/comparison.json").read_text())
     assert [point["steps"] for point in record["joint"]["points"]] == [2, 4]
     assert [[point["steps"] for point in curve["points"]] for curve in record["nested"]] == [[1, 2, 3, 4]] * 2
-    assert record["samples"] == 6 and len(record["residuals"]["z"]) == 4
+    assert record["samples"] == 4 and len(record["residuals"]["z"]) == 4
     assert set(record["provenance"]) == {"command", "commit", "versions", "hardware"}
     assert record["provenance"]["command"].startswith("jiio compare --config tiny.yaml --ckpt_path")
     assert f"x {record['speedup']:.1f} at the lowest cost" in shown.replace("\n", " ")

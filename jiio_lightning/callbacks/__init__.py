@@ -2,6 +2,7 @@
 
 from jiio_lightning.callbacks.augmented_deq_solver import AugmentedDEQSolver
 from jiio_lightning.callbacks.dual_drift import DualDrift
+from jiio_lightning.callbacks.final_checkpoint import FinalCheckpoint
 from jiio_lightning.callbacks.image_grid import ImageGrid
 from jiio_lightning.callbacks.jacobian_regularization import JacobianRegularization
 from jiio_lightning.callbacks.pca_reference import PCAReference
@@ -11,6 +12,7 @@ from jiio_lightning.callbacks.step_progress import StepProgress
 __all__ = [
     "AugmentedDEQSolver",
     "DualDrift",
+    "FinalCheckpoint",
     "ImageGrid",
     "JacobianRegularization",
     "PCAReference",

@@ -24,6 +24,9 @@ class AugmentedDEQSolver(Callback):
         test: solver of validation, test and prediction (Sec. 4.1: 100 steps).
         resolve: solves z again at the returned x, for feasible figures.
         feasible_tol: relative residual under which z counts as an equilibrium.
+        trust_tol: a training sample whose z or mu has a larger residual gives no gradient of the outer loss in that step. Eq. 19
+            holds at a KKT point; far from one the gradient is noise that drives the equilibrium further away (without this, runs
+            lost it for good: mu first, z some steps later). The Jacobian penalty still sees every sample and brings it back.
     """
 
     def __init__(
@@ -32,11 +35,13 @@ class AugmentedDEQSolver(Callback):
         test: InnerSolver,
         resolve: FixedPoint | None = None,
         feasible_tol: float = 1e-2,
+        trust_tol: float = 0.1,
     ) -> None:
         self.train = train
         self.test = test
         self.tight = FixedPoint(Anderson(memory=8), max_steps=100, tol=1e-5) if resolve is None else resolve
         self.feasible_tol = feasible_tol
+        self.trust_tol = trust_tol
         self._warned = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -55,6 +60,10 @@ class AugmentedDEQSolver(Callback):
             solution = self.tight(lambda z: problem.f(z, x), x.new_zeros(x.shape[0], hidden))
         return solution.value, solution.residual
 
+    def trusted(self, solution: InnerSolution) -> Tensor:
+        """``(B,)`` bool: the samples whose z and mu are converged enough to give a gradient."""
+        return solution.finite & (solution.residuals[:, :2] < self.trust_tol).all(dim=1)
+
     def statistics(self, solution: InnerSolution) -> dict[str, Tensor]:
         """Cost, median residuals of z, mu and x, share of feasible and of finite samples, and steps, by their logged names."""
         medians = solution.residuals.median(dim=0).values
@@ -63,6 +72,7 @@ class AugmentedDEQSolver(Callback):
             **{f"residual_{name}": value for name, value in zip(RESIDUALS, medians, strict=True)},
             "feasible": solution.feasible(self.feasible_tol).float().mean(),
             "finite": solution.finite.float().mean(),
+            "trusted": self.trusted(solution).float().mean(),
             "steps": torch.tensor(float(solution.num_steps)),
         }
 

@@ -120,10 +120,20 @@ def equilibrium(f: Cell, x: Tensor, z0: Tensor, forward: FixedPoint, backward: B
 
     Returns:
         ``(B, n)``: f evaluated once more at the solution, with that evaluation's graph.
+
+    Raises:
+        RuntimeError: in a backward pass with ``create_graph``: second derivatives are not available.
     """
     with torch.no_grad():
         z = forward(lambda z: f(z, x), z0).value
     image = f(z, x)
     if image.requires_grad:
-        image.register_hook(lambda cotangent: backward.pull(Linearisation(f, z, x), cotangent))
+        image.register_hook(lambda cotangent: _pull(backward, Linearisation(f, z, x), cotangent))
     return image
+
+
+def _pull(backward: Backward, at: Linearisation, cotangent: Tensor) -> Tensor:
+    """The hook of :func:`equilibrium`: it solves, so that a second derivative through it would be silently wrong."""
+    if torch.is_grad_enabled():
+        raise RuntimeError("equilibrium() has first derivatives only: leave out create_graph, or use core.kkt for second ones")
+    return backward.pull(at, cotangent)

@@ -17,6 +17,9 @@ from jiio_lightning.core.state import Augmented
 RESIDUALS = ("z", "mu", "x")
 """Columns of the residual of an inner solve."""
 
+MU_SLACK = 10.0
+"""How much larger than z's the residual of mu may be: mu is linear and steers a gradient, z is the answer."""
+
 
 class XResidual:
     """||x - P(x - dL/dx)|| over the largest one that this solve has seen: a residual of x without units.
@@ -74,7 +77,7 @@ class InnerSolution:
         return self.finite & (self.feasibility < feasible_tol)
 
     def require(self, feasible_tol: float = 1e-2) -> InnerSolution:
-        """This solution, if at least half of the batch is feasible.
+        """This solution, if all samples are finite and the typical one is feasible, its mu converged.
 
         Raises:
             SolveError: else; the message says which residual, the likely cause and what to change.
@@ -110,7 +113,7 @@ def diagnose(solution: InnerSolution, feasible_tol: float = 1e-2) -> str | None:
         )
     z, mu, x = (float(value) for value in torch.median(solution.residuals, dim=0).values)
     if z < feasible_tol:
-        return None
+        return None if mu < MU_SLACK * feasible_tol else _unsettled_dual(solution, mu, MU_SLACK * feasible_tol)
     measured = (
         f"z is not an equilibrium after {solution.num_steps} steps: median residual of z {z:.1e} (wanted {feasible_tol:.0e}), "
         f"of mu {mu:.1e}, of x {x:.1e}. "
@@ -120,4 +123,12 @@ def diagnose(solution: InnerSolution, feasible_tol: float = 1e-2) -> str | None:
     return measured + (
         "x rests but z does not: f is hardly a contraction there. Raise jacobian.coefficient when training, lower step_sizes.z, "
         "or use method: Anderson."
+    )
+
+
+def _unsettled_dual(solution: InnerSolution, mu: float, wanted: float) -> str:
+    return (
+        f"mu has not converged after {solution.num_steps} steps: median residual {mu:.1e} (wanted {wanted:.0e}), while z has. The "
+        "gradient of the weights that re-uses it (Eq. 19) is off: raise max_steps, lower step.size, or let the outer gradient "
+        "refine mu (outer: DualReuse with refine)."
     )

@@ -27,6 +27,9 @@ class Solver(Protocol):
     def statistics(self, solution: InnerSolution) -> dict[str, Tensor]:
         """Figures to log, by name."""
 
+    def trusted(self, solution: InnerSolution) -> Tensor:
+        """``(B,)`` bool: the samples whose solution gives a gradient."""
+
     def check(self, solution: InnerSolution) -> None:
         """Raise if a solution would spoil the weights, warn if it is not feasible."""
 
@@ -101,10 +104,11 @@ class JIIOTask(LightningModule, ABC):
             watch = self.watch(batch)
             solution = self.inner(problem, self.start(batch), watch.observers)
             self.injected.check(solution)
-            surrogate = self.outer.surrogate(problem, self.outer_loss(batch, problem), solution.v)
+            trusted = self.injected.trusted(solution)
+            surrogate = self.outer.surrogate(problem, self.outer_loss(batch, problem), _rows(solution.v, trusted))
             penalty = watch.penalty(problem, solution)
         self._log("train", self.injected.statistics(solution) | {"jacobian": penalty.detach()}, len(batch.index))
-        return surrogate.value.mean() / self.outer_unit(batch) + penalty
+        return (surrogate.value * trusted).mean() / self.outer_unit(batch) + penalty
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         self._evaluation_step("val", batch)
@@ -186,6 +190,11 @@ class JIIOTask(LightningModule, ABC):
 
 def _shape(tensors: Mapping[str, Any], name: str) -> tuple[int, ...] | str:
     return tuple(tensors[name].shape) if name in tensors else "missing"
+
+
+def _rows(v: Augmented, keep: Tensor) -> Augmented:
+    """v with zeros in the rows that are not kept: a value that is not finite would spoil the others' gradient even at weight 0."""
+    return Augmented(*(torch.where(keep.unsqueeze(1), block, 0.0) for block in (v.z, v.mu, v.x)))
 
 
 class NoWatch:

@@ -9,7 +9,7 @@ from jiio_lightning.core.solvers import FixedPoint, Last, Picard, Trace
 from jiio_lightning.core.steps import Adam, Normalised, Plain
 from tests.core.problems import LinearQuadratic, TanhDEQ, equilibrium_of
 
-EXACT = FixedPoint(Picard(), 80)
+EXACT = FixedPoint(Picard(), 60)
 
 
 def example(sign: float = 1.0) -> tuple[TanhDEQ, InnerProblem, Augmented]:

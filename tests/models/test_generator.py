@@ -30,7 +30,7 @@ def test_shapes(channels: tuple[int, ...], image_shape: tuple[int, int, int], do
     z, x = torch.randn(2, net.hidden), torch.randn(2, 5)
     assert net.f(z, x).shape == (2, net.hidden)
     image = net.h(z)
-    assert image.shape == (2, *image_shape) and float(image.abs().max()) <= 1.0
+    assert image.shape == (2, *image_shape) and bool((image.abs() <= 1.0).all())
     assert net.cell.pyramid.size == (image_shape[1] // downscale, image_shape[2] // downscale)
 
 
@@ -64,7 +64,7 @@ def test_x_moves_the_equilibrium_and_the_image() -> None:
         for _ in range(30):
             z = net.f(z, x).detach()
         images.append(net.h(z))
-    assert float((images[0] - images[1]).abs().max()) > 0.05
+    assert bool(((images[0] - images[1]).abs() > 0.05).any())
 
 
 def test_a_sample_does_not_depend_on_its_batch_mates() -> None:

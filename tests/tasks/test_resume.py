@@ -26,6 +26,7 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("at", [(0, 3), (0, 4)], ids=["within an epoch", "at the end of an epoch of 4 batches"])
 def test_a_resumed_run_is_the_run(jiio, at):
     assert jiio("fit", "--config", "tiny.yaml", *STEPS, *SAVE) == 0
+    assert torch.load("runs/tiny/checkpoints/last.ckpt", weights_only=True)["global_step"] == 6
     whole, rows = weights(Path("runs/tiny/checkpoints/last.ckpt")), metrics(Path("runs/tiny/version_0"))
     checkpoint = "every/epoch={}-step={}.ckpt".format(*at)
     assert jiio("fit", "--config", "tiny.yaml", *STEPS, "--ckpt_path", checkpoint) == 0

@@ -17,7 +17,7 @@ from jiio_lightning.core.solvers import (
     Snapshot,
     solve,
 )
-from jiio_lightning.core.solvers.base import plain_map, relative
+from jiio_lightning.core.solvers.base import Solution, plain_map, relative
 from tests.core.modes import NoSynchronisation
 
 METHODS: dict[str, Method] = {
@@ -232,3 +232,10 @@ def test_a_snapshot_is_finite_where_all_its_numbers_are() -> None:
     residual = torch.tensor([[0.1, 0.2], [torch.nan, 0.0], [0.0, torch.inf], [0.0, 0.0]])
     cost = torch.tensor([1.0, 1.0, 1.0, torch.nan])
     assert Snapshot(0, torch.zeros(4, 1), residual, cost).is_finite().tolist() == [True, False, False, False]
+
+
+def test_a_sample_is_as_far_as_its_worst_block() -> None:
+    residuals = torch.tensor([[0.1, 0.3], [0.2, 0.0]])
+    solution = Solution(torch.zeros(2, 1), residuals, torch.zeros(2), 1, torch.tensor([True, True]))
+    assert solution.residual.tolist() == [0.3, 0.2]
+    assert solution.within(0.25).tolist() == [False, True]
