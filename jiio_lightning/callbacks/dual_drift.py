@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
-from torch.nn.utils import parametrize, parameters_to_vector
+from torch.nn.utils import parameters_to_vector, parametrize
 
 from jiio_lightning.core.outer import DualReuse
 from jiio_lightning.core.problem import InnerProblem

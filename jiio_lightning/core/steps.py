@@ -161,7 +161,7 @@ class Adam(StepRule):
 class SelfScaled(StepRule):
     r"""The default: the gradient over the root of the sum of all squared gradients so far (AdaGrad-norm, Ward et al. 2019).
 
-    .. math:: x^+ = x - a_k \, \frac{\sqrt{d} \, g_k}{\sqrt{s_k}}, \qquad s_k = \rho \, s_{k-1} + \|g_k\|^2, \qquad g = \partial_x L
+    .. math:: x^+ = x - a_k \frac{\sqrt{d} \, g_k}{\sqrt{s_k}}, \quad s_k = \rho s_{k-1} + \|g_k\|^2, \quad g = \partial_x L
 
     A factor on the loss cancels exactly. The first step has the length of a latent of unit variance, the later ones are those of
     the plain rule with the size that the largest gradients allow, so that x jumps first (mu is still young: the jump is what the

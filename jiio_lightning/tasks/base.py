@@ -193,7 +193,7 @@ def _shape(tensors: Mapping[str, Any], name: str) -> tuple[int, ...] | str:
 
 
 def _rows(v: Augmented, keep: Tensor) -> Augmented:
-    """v with zeros in the rows that are not kept: a value that is not finite would spoil the others' gradient even at weight 0."""
+    """v with zeros in the rows that are not kept: a NaN would spoil the others' gradient even at weight 0."""
     return Augmented(*(torch.where(keep.unsqueeze(1), block, 0.0) for block in (v.z, v.mu, v.x)))
 
 

@@ -117,7 +117,7 @@ def solve(
         max_steps: evaluations of F, at least 1.
         tol: stop of a sample; 0 runs the whole budget.
         selection: which of the evaluated iterates is returned.
-        project: applied to every mixed iterate, so that the method's history holds feasible points; F's images are feasible.
+        project: applied to every mixed iterate, so that the method's history holds feasible points.
         observers: called with each evaluated iterate.
 
     Raises:
@@ -140,9 +140,7 @@ def solve(
             if step + 1 == max_steps or (tol > 0 and not bool(active.any())):
                 break
             proposal, state = method.step(v, image.value, state)
-            if proposal is not image.value:  # the image itself is feasible already
-                proposal = project(proposal)
-            v = torch.where(active.unsqueeze(1), proposal, v)
+            v = torch.where(active.unsqueeze(1), project(proposal), v)
     assert best is not None  # max_steps >= 1
     return Solution(best.value, best.residual, best.cost, step + 1, finite)
 
