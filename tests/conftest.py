@@ -38,7 +38,7 @@ trainer:
     - class_path: jiio_lightning.callbacks.PCAReference
     - class_path: jiio_lightning.callbacks.PredictionWriter
 solver:
-  train: {class_path: jiio_lightning.core.Joint, init_args: {max_steps: 6}}
+  train: {class_path: jiio_lightning.core.Joint, init_args: {max_steps: 25}}
   test: {class_path: jiio_lightning.core.Joint, init_args: {max_steps: 8}}
 jacobian: {coefficient: 0.1, probes: 1}
 model:

@@ -37,7 +37,7 @@ def test_it_is_for_tasks_only():
 
 
 def test_the_figures_are_medians_and_shares():
-    rows = [[0.001, 0.1, 0.2], [0.005, 0.3, 0.4], [0.5, 0.5, 0.6]]
+    rows = [[0.001, 0.2, 0.2], [0.005, 0.3, 0.4], [0.5, 0.5, 0.6]]
     figures = {name: float(value) for name, value in callback().statistics(solution(rows, [1.0, 2.0, 6.0])).items()}
     wanted = {
         "cost": 3.0,
@@ -46,6 +46,7 @@ def test_the_figures_are_medians_and_shares():
         "residual_x": 0.4,
         "feasible": 2 / 3,
         "finite": 1.0,
+        "trusted": 0.0,
         "steps": 7.0,
     }
     assert figures == pytest.approx(wanted)
