@@ -10,7 +10,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from jiio_lightning.core.inner import InnerSolution
-from jiio_lightning.core.jacobian import jacobian_penalty
+from jiio_lightning.core.jacobian import jacobian_penalty, mode_penalty
 from jiio_lightning.core.problem import InnerProblem
 from jiio_lightning.core.solvers.observers import Observer, RandomIterate
 from jiio_lightning.core.state import Augmented
@@ -25,6 +25,8 @@ class JacobianRegularization(Callback):
         coefficient: lambda of Eq. 27 (C.4: 0.1 for 40 and 2 for 100 joint steps, 0.01 under attack, 0.5 for meta-learning); 0
             leaves the penalty out.
         probes: standard normal vectors a sample (C.4: 2).
+        mode_coefficient: factor on the hinge on the leading mode of J_z at the solution (:func:`core.jacobian.mode_penalty`); not in
+            the paper. 0 leaves it out.
         at: a random iterate of the solve for each sample (A.1), or its end point.
         seed: the probes and the choice of iterates are functions of (seed, step, sample).
     """
@@ -33,13 +35,17 @@ class JacobianRegularization(Callback):
         self,
         coefficient: float = 0.1,
         probes: int = 2,
+        mode_coefficient: float = 0.0,
         at: Literal["trajectory", "end"] = "trajectory",
         seed: int = 0,
     ) -> None:
-        if coefficient < 0 or probes < 1:
-            raise ValueError(f"jacobian needs coefficient >= 0 and probes >= 1, got {coefficient} and {probes}")
+        if min(coefficient, mode_coefficient) < 0 or probes < 1:
+            raise ValueError(
+                f"jacobian needs coefficients >= 0 and probes >= 1, got {coefficient}, {mode_coefficient} and {probes}"
+            )
         self.coefficient = coefficient
         self.probes = probes
+        self.mode_coefficient = mode_coefficient
         self.at = at
         self.seed = seed
 
@@ -76,13 +82,21 @@ class JacobianWatch:
         return (self.iterate,) if self.settings.coefficient and self.settings.at == "trajectory" else ()
 
     def penalty(self, problem: InnerProblem, solution: InnerSolution) -> Tensor:
-        """``coefficient * jacobian_penalty``, a scalar with a graph to the weights."""
-        if not self.settings.coefficient:
-            return solution.cost.new_zeros(())
-        v = solution.v
-        if self.observers and self.iterate.value is not None:
-            v = Augmented.unpack(self.iterate.value, solution.v.hidden)
-        return self.settings.coefficient * jacobian_penalty(problem.f, v.z, v.x, self._draw(v.z))
+        """Both terms with their coefficients, a scalar with a graph to the weights."""
+        total = solution.cost.new_zeros(())
+        if self.settings.coefficient:
+            v = self._point(solution)
+            total = total + self.settings.coefficient * jacobian_penalty(problem.f, v.z, v.x, self._draw(v.z))
+        if self.settings.mode_coefficient:
+            v = solution.v
+            total = total + self.settings.mode_coefficient * mode_penalty(problem.f, v.z, v.x, problem.gradients(v).z)
+        return total
+
+    def _point(self, solution: InnerSolution) -> Augmented:
+        """The random iterate, or the end point."""
+        if not self.observers or self.iterate.value is None:
+            return solution.v
+        return Augmented.unpack(self.iterate.value, solution.v.hidden)
 
     def _draw(self, z: Tensor) -> Tensor:
         """Probes ``(P, B, n)``."""

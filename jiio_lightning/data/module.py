@@ -97,6 +97,8 @@ class PreparedDataModule(LightningDataModule):
 
     def train_dataloader(self) -> BatchLoader:
         """Shuffled batches that go on where a resumed run was interrupted."""
+        if self.trainer is not None and self.trainer.overfit_batches:
+            raise DataError("overfit_batches draws single samples, of which there are none: set data.train_limit instead.")
         dataset = self.dataset("train")
         done = None if self.trainer is None else partial(batches_done, self.trainer)
         return self._loader(dataset, TrainBatches(dataset, self.batch_size, self.seed, *self._place, done))

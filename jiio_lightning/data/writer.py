@@ -49,7 +49,7 @@ def _locked(path: Path) -> Iterator[None]:
     """One process at a time; the others say that they wait."""
     lock = FileLock(path)
     try:
-        lock.acquire(blocking=False)
+        lock.acquire(timeout=0)
     except Timeout:
         log.warning("another process is preparing this set: waiting for it (%s)", path)
         lock.acquire()

@@ -269,6 +269,11 @@ def test_the_signature_is_the_schema():
             parser.parse_object({"data": {**good, "init_args": bad}})
 
 
+def test_overfit_batches_names_what_to_use(root):
+    with pytest.raises(DataError, match="set data.train_limit instead"):
+        trainer(overfit_batches=2).fit(Recorder(), digits(root))
+
+
 def test_the_loader_has_nothing_to_keep(root):
     loader = digits(root).train_dataloader()
     assert isinstance(loader, BatchLoader) and loader.state_dict() == {}
