@@ -25,8 +25,8 @@ class JacobianRegularization(Callback):
         coefficient: lambda of Eq. 27 (C.4: 0.1 for 40 and 2 for 100 joint steps, 0.01 under attack, 0.5 for meta-learning); 0
             leaves the penalty out.
         probes: standard normal vectors a sample (C.4: 2).
-        mode_coefficient: factor on the hinge on the leading mode of J_z at the solution (:func:`core.jacobian.mode_penalty`); not in
-            the paper. 0 leaves it out.
+        mode_coefficient: factor on the hinge on the leading mode of J_z at the solution (:func:`core.jacobian.mode_penalty`),
+            which is not in the paper; 0 leaves it out.
         at: a random iterate of the solve for each sample (A.1), or its end point.
         seed: the probes and the choice of iterates are functions of (seed, step, sample).
     """
@@ -89,7 +89,9 @@ class JacobianWatch:
             total = total + self.settings.coefficient * jacobian_penalty(problem.f, v.z, v.x, self._draw(v.z))
         if self.settings.mode_coefficient:
             v = solution.v
-            total = total + self.settings.mode_coefficient * mode_penalty(problem.f, v.z, v.x, problem.gradients(v).z)
+            total = total + self.settings.mode_coefficient * mode_penalty(
+                problem.f, v.z, v.x, torch.nan_to_num(problem.gradients(v).z)
+            )
         return total
 
     def _point(self, solution: InnerSolution) -> Augmented:

@@ -129,6 +129,6 @@ def diagnose(solution: InnerSolution, feasible_tol: float = 1e-2) -> str | None:
 def _unsettled_dual(solution: InnerSolution, mu: float, wanted: float) -> str:
     return (
         f"mu has not converged after {solution.num_steps} steps: median residual {mu:.1e} (wanted {wanted:.0e}), while z has. "
-        "The gradient of the weights that re-uses it (Eq. 19) is off: raise max_steps, lower step.size, or let the outer gradient "
-        "refine mu (outer: DualReuse with refine)."
+        "The gradient of the weights that re-uses it (Eq. 19) is off: raise max_steps, lower step.size, or let the outer "
+        "gradient refine mu (outer: DualReuse with refine)."
     )

@@ -60,7 +60,7 @@ def test_zero_leaves_it_out():
     assert not watch.observers and watch.penalty(problem, model.inner(problem, model.start(given))) == 0
 
 
-@pytest.mark.parametrize("options", [{"coefficient": -1.0}, {"probes": 0}])
+@pytest.mark.parametrize("options", [{"coefficient": -1.0}, {"probes": 0}, {"mode_coefficient": -0.1}])
 def test_impossible_settings(options):
-    with pytest.raises(ValueError, match="coefficient >= 0 and probes >= 1"):
+    with pytest.raises(ValueError, match="coefficients >= 0 and probes >= 1"):
         JacobianRegularization(**options)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.func import jacrev
 
-from jiio_lightning.core.jacobian import jacobian_penalty, spectral_radius
+from jiio_lightning.core.jacobian import jacobian_penalty, mode_penalty, spectral_radius
 from tests.core.problems import TanhDEQ
 
 
@@ -103,3 +103,36 @@ def test_spectral_radius_against_eigenvalues_of_a_nonlinear_cell_for_each_sample
 def test_a_jacobian_of_zero_has_radius_zero() -> None:
     radius = spectral_radius(linear(torch.zeros(3, 3)), torch.zeros(1, 3), torch.zeros(1, 3), torch.randn(1, 3))
     assert float(radius) < 1e-100
+
+
+def linear_cell(matrix):
+    return lambda z, x: z @ matrix.T + x
+
+
+def test_the_mode_penalty_is_a_hinge_on_the_largest_stretch():
+    """A symmetric J: its leading mode is known, and the power iteration finds it."""
+    values = torch.tensor([0.95, 0.3, -0.2, 0.1], dtype=torch.float64)
+    basis, _ = torch.linalg.qr(torch.randn(4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))
+    f = linear_cell(basis @ torch.diag(values) @ basis.T)
+    z = torch.zeros(2, 4, dtype=torch.float64)
+    probe = torch.ones_like(z)
+    measured = mode_penalty(f, z, z, probe, steps=20, ceiling=0.7)
+    assert float(measured) == pytest.approx(0.95**2 - 0.7**2, rel=1e-6)
+    assert float(mode_penalty(f, z, z, probe, steps=20, ceiling=0.96)) == 0
+
+
+def test_the_mode_penalty_sees_what_the_mean_square_misses():
+    n = 200
+    matrix = torch.zeros(n, n, dtype=torch.float64)
+    matrix[0, 0] = -1.5  # one unstable mode: the mean square is 0.011
+    z = torch.zeros(1, n, dtype=torch.float64)
+    f = linear_cell(matrix)
+    assert float(jacobian_penalty(f, z, z, torch.ones(1, 1, n, dtype=torch.float64))) < 0.02
+    assert float(mode_penalty(f, z, z, torch.ones(1, n, dtype=torch.float64))) == pytest.approx(1.5**2 - 0.7**2)
+
+
+def test_the_gradient_of_the_mode_penalty_points_to_stability():
+    scale = torch.tensor(1.2, dtype=torch.float64, requires_grad=True)
+    z = torch.zeros(1, 3, dtype=torch.float64)
+    mode_penalty(lambda z, x: scale * z + x, z, z, torch.ones_like(z)).backward()
+    assert float(scale.grad) == pytest.approx(2 * 1.2)
