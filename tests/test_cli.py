@@ -39,7 +39,8 @@ def test_fit_writes_logs_pictures_checkpoints_and_its_configuration(trained):
     figures = {"cost", "feasible", "finite", "jacobian", "residual_z", "residual_mu", "residual_x", "steps"}
     assert {f"train/{name}" for name in figures} <= set(rows[0])
     assert {"val/error", "val/psnr", "val/resolve_residual", "val/steps"} <= set(rows[0])
-    assert [row["train/steps"] for row in rows if row["train/steps"]] == ["6.0", "6.0"]
+    assert [row["train/steps"] for row in rows if row["train/steps"]] == ["24.0", "24.0"]
+    assert [row["train/trusted"] for row in rows if row["train/trusted"]] == ["1.0", "1.0"], "else these tests train nothing"
     assert [row["val/steps"] for row in rows if row["val/steps"]] == ["8.0"]
     assert load(run / "checkpoints" / "last.ckpt")["global_step"] == 2
     assert {path.name for path in run.iterdir()} == {"checkpoints", "fit_config.yaml", "images", "version_0"}
@@ -151,7 +152,7 @@ def test_weights_and_biases_offline(jiio, monkeypatch):
     assert jiio("fit", "--config", "tiny.yaml", "--trainer.logger", wandb_yaml) == 0
     wandb.finish()
     (run,) = Path("runs/wandb").glob("offline-run-*")
-    assert next(run.glob("run-*.wandb")).stat().st_size > 1000
+    assert next(run.glob("run-*.wandb")).is_file(), "what `wandb sync` would send"
     assert list((run / "files" / "media" / "images" / "images").glob("val_*.png"))
 
 

@@ -87,7 +87,7 @@ def test_the_costs_are_feasible_ones(bench):
     (point,) = bench.joint(solver, [3]).points
     solution = solver(bench.problem, bench.start)
     z, residual = bench.resolve(bench.problem, solution.v.x, bench.start.hidden)
-    assert point.cost == pytest.approx(float(bench.problem.loss(z, solution.v.x).mean()), rel=1e-4)
+    assert point.cost == pytest.approx(bench.problem.loss(z, solution.v.x).mean().item(), rel=1e-4)
     assert point.cost != pytest.approx(float(solution.cost.mean()), rel=1e-3), "three steps do not leave an equilibrium"
     assert point.steps == 3 and point.resolve_residual == pytest.approx(float(residual.max()), rel=0.5)
 

@@ -79,7 +79,7 @@ def test_the_gradient_is_that_of_the_inner_optimum():
         torch._foreach_add_(weights, direction, alpha=step / float(length))
         cost = model.inner(model.problem(given), model.start(given)).cost.mean()
         torch._foreach_add_(weights, direction, alpha=-step / float(length))
-        return float(cost)
+        return float(cost) / model.outer_unit(given)
 
     assert slope == pytest.approx((optimum(1e-4) - optimum(-1e-4)) / 2e-4, rel=1e-5)
 
@@ -95,6 +95,16 @@ def test_the_penalty_is_part_of_the_gradient():
     small = model.training_step(given, 0) - without
     JacobianRegularization(coefficient=1.0).setup(None, model, "fit")
     assert small > 0 and torch.allclose(model.training_step(given, 0) - without, 2 * small, rtol=1e-3)
+
+
+def test_the_loss_scale_does_not_reach_the_weights():
+    """The outer loss is per pixel, so that the weight of the penalty means the same whatever the inner loss is multiplied by."""
+    values = []
+    for scale in (1.0, 10.0):
+        model = task(loss_scale=scale)
+        inject(model)
+        values.append(model.training_step(batch(), 0).item())
+    assert values[0] == pytest.approx(values[1], rel=1e-3)
 
 
 def test_without_a_solver():
