@@ -26,7 +26,7 @@ class JIIOTrainer(Trainer):
         model: JIIOTask,
         datamodule: LightningDataModule,
         ckpt_path: str,
-        budgets: tuple[int, ...] = (5, 10, 20, 40, 80),
+        budgets: tuple[int, ...] = (5, 10, 20, 40, 60, 80),
         baseline: Nested | None = None,
         sizes: tuple[float, ...] = (0.1, 0.3, 1.0),
         samples: int = 64,

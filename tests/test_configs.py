@@ -93,7 +93,7 @@ def test_overrides_reach_the_objects(built):
     assert solver_of(built("--config", "tiny.yaml", "--solver.test.init_args.max_steps", 9)).test.max_steps == 9
     cli = built("--config", "tiny.yaml", "--solver.test.max_steps", 11, "--jacobian.coefficient", 0, "--model.learning_rate", 0.5)
     solver = solver_of(cli)
-    assert (solver.train.max_steps, solver.test.max_steps) == (24, 11) and isinstance(solver.test, Joint)
+    assert (solver.train.max_steps, solver.test.max_steps) == (25, 11) and isinstance(solver.test, Joint)
     jacobian = next(callback for callback in cli.trainer.callbacks if isinstance(callback, JacobianRegularization))
     assert jacobian.coefficient == 0 and cli.model.learning_rate == 0.5
 
@@ -108,4 +108,4 @@ def test_the_printed_configuration_is_a_run_file(built, jiio, capsys, tmp_path):
 def test_a_second_file_changes_the_first(built, tmp_path):
     (tmp_path / "more.yaml").write_text("trainer: {max_steps: 7}\nsolver: {test: {init_args: {max_steps: 9}}}\n")
     cli = built("--config", "tiny.yaml", "--config", "more.yaml")
-    assert cli.trainer.max_steps == 7 and solver_of(cli).test.max_steps == 9 and solver_of(cli).train.max_steps == 24
+    assert cli.trainer.max_steps == 7 and solver_of(cli).test.max_steps == 9 and solver_of(cli).train.max_steps == 25

@@ -88,24 +88,3 @@ def test_resolve_gives_the_equilibrium():
     z, residual = solver.resolve(problem, x, model.net.hidden)
     gap = (problem.f(z, x) - z).norm(dim=1) / problem.f(z, x).norm(dim=1)
     assert residual.max() < 2e-5 and gap.max() < 1e-4 and not z.requires_grad
-
-
-def test_a_sample_far_from_its_equilibrium_gives_no_gradient():
-    """Of the outer loss; its neighbours' gradient is what it would be without it, but for the mean."""
-    model, given = task(), batch()
-    solver = inject(model)
-    weights = list(model.parameters())
-    shares = []
-    for keep in ([True, True, False, True], [False, False, False, False], [True] * 4):
-        solver.trusted = lambda solution, keep=keep: torch.tensor(keep)
-        shares.append(torch.cat([part.flatten() for part in torch.autograd.grad(model.training_step(given, 0), weights)]))
-    third = type(given)(*(part[[0, 1, 3]] for part in given))
-    solver.trusted = lambda solution: torch.tensor([True] * 3)
-    alone = torch.cat([part.flatten() for part in torch.autograd.grad(model.training_step(third, 0), weights)])
-    assert torch.allclose(shares[0], alone * 3 / 4, rtol=1e-3, atol=1e-5)
-    assert shares[1].abs().max() == 0 and not torch.allclose(shares[0], shares[2], rtol=1e-2)
-
-
-@pytest.mark.parametrize("row, trusted", [([0.05, 0.05, 9.0], True), ([0.2, 0.05, 0.0], False), ([0.05, 0.2, 0.0], False)])
-def test_trust_is_in_z_and_mu(row, trusted):
-    assert callback().trusted(solution([row], [1.0])).tolist() == [trusted]
