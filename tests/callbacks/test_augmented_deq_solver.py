@@ -60,7 +60,7 @@ def test_it_warns_once_with_the_diagnosis():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         solver.check(bad)
-        callback().check(solution([[0.003, 0.1, 0.5]] * 3, [1.0] * 3))
+        callback().check(solution([[0.003, 0.05, 0.5]] * 3, [1.0] * 3))
 
 
 def test_a_sample_that_fell_back_is_not_refused():
