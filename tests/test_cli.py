@@ -40,7 +40,8 @@ def test_fit_writes_logs_pictures_checkpoints_and_its_configuration(trained):
     assert {f"train/{name}" for name in figures} <= set(rows[0])
     assert {"val/error", "val/psnr", "val/resolve_residual", "val/steps"} <= set(rows[0])
     assert [row["train/steps"] for row in rows if row["train/steps"]] == ["25.0", "25.0"]
-    assert [row["train/trusted"] for row in rows if row["train/trusted"]] == ["1.0", "1.0"], "else these tests train nothing"
+    trusted = [float(row["train/trusted"]) for row in rows if row["train/trusted"]]
+    assert len(trusted) == 2 and min(trusted) >= 0.5, "else these tests train nothing"
     assert [row["val/steps"] for row in rows if row["val/steps"]] == ["8.0"]
     assert load(run / "checkpoints" / "last.ckpt")["global_step"] == 2
     assert {path.name for path in run.iterdir()} == {"checkpoints", "fit_config.yaml", "images", "version_0"}
