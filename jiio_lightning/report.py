@@ -16,7 +16,7 @@ from jiio_lightning.provenance import provenance
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402
-from matplotlib.ticker import FuncFormatter  # noqa: E402
+from matplotlib.ticker import FuncFormatter, LogLocator  # noqa: E402
 
 RESIDUAL_LABELS = {"z": "z: |f - z| / |f|", "mu": "mu: |dL/dz| / |J'mu + dl/dz|", "x": "x: |dL/dx| / largest so far"}
 
@@ -81,6 +81,7 @@ def _plot_cost(comparison: Comparison, path: Path, pixels: int, reference: float
     if reference is not None:
         axes.axhline(reference, color="gray", linestyle=":", label="PCA, same latent")
     axes.set(xscale="log", yscale="log", xlabel="wall-clock seconds", ylabel="feasible cost per pixel")
+    axes.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -108,8 +109,8 @@ def _plot_residuals(comparison: Comparison, path: Path) -> None:
 
 
 def _save(figure: plt.Figure, axes: plt.Axes, path: Path) -> None:
-    axes.legend(fontsize="small")
+    axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)  # below: it hides no curve
     axes.grid(alpha=0.3)
     figure.tight_layout()
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=150, bbox_inches="tight")
     plt.close(figure)
