@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 RUN := runs/digits
+BUDGET ?= cpu
 
 .PHONY: demo test test-slow lint clean
 
@@ -25,6 +26,10 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
+
+# The paper's tables and figures: reproduce-table1, reproduce-fig3, reproduce-all ...; BUDGET=smoke|cpu|gpu|paper.
+reproduce-%: $(STAMP)
+	$(BIN)/jiio reproduce $* --budget $(BUDGET)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

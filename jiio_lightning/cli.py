@@ -19,10 +19,14 @@ from jiio_lightning.bench.cli import main as bench_main
 from jiio_lightning.callbacks import AugmentedDEQSolver, JacobianRegularization, StepProgress
 from jiio_lightning.checkpoint import read_checkpoint
 from jiio_lightning.core.inner import SolveError
+from jiio_lightning.dashboard import main as dashboard_main
 from jiio_lightning.data import DataError
 from jiio_lightning.data.cli import main as data_main
 from jiio_lightning.noise import quieten
 from jiio_lightning.trainer import JIIOTrainer
+
+DESCRIPTION = """Train and evaluate tasks. Further commands: `jiio data` prepares data sets, `jiio bench` measures the machinery,
+`jiio reproduce` makes the paper's tables and figures, `jiio dashboard` a Weights & Biases workspace; each has --help."""
 
 DEBUG = "JIIO_DEBUG"
 """Environment variable: with it an error shows its traceback."""
@@ -49,13 +53,11 @@ class Parser(LightningArgumentParser):
         return super().add_method_arguments(theclass, themethod, *args, **{**kwargs, "sub_configs": True})
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        if "arguments are required" in message and "solver.t" in message:
-            message += "\n  There is no inner solver: add `solver: ../conf/solver/joint.yaml` to the run file, or --solver PATH"
         super().error(_short(message) if self.exit_on_error else message, ex)
 
 
 class JIIOCLI(LightningCLI):
-    """LightningCLI with the two injected callbacks as top-level keys and the command ``compare``."""
+    """LightningCLI with the two injected callbacks as top-level keys and the commands ``compare`` and ``attack``."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(AugmentedDEQSolver, "solver")
@@ -69,8 +71,8 @@ class JIIOCLI(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """Lightning's commands and ``compare``."""
-        return LightningCLI.subcommands() | {"compare": {"model", "datamodule"}}
+        """Lightning's commands, ``compare`` and ``attack``."""
+        return LightningCLI.subcommands() | {name: {"model", "datamodule"} for name in ("compare", "attack")}
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse, and look at the checkpoint before any work begins."""
@@ -94,31 +96,42 @@ class JIIOCLI(LightningCLI):
             print(f"checkpoint: {os.path.relpath(path)}")
 
 
+def run(args: list[str] | None = None) -> JIIOCLI:
+    """Execute a command of the application and return it with its trainer, model and data. Raises what goes wrong."""
+    quieten()
+    return JIIOCLI(
+        trainer_class=JIIOTrainer,
+        save_config_callback=SaveRunConfig,
+        save_config_kwargs={"save_to_log_dir": False},
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        auto_configure_optimizers=False,
+        parser_class=Parser,
+        parser_kwargs={"prog": "jiio", "description": DESCRIPTION},
+        args=args,
+    )
+
+
 def main(args: list[str] | None = None) -> int:
     """Run ``jiio ARGS``; returns the exit status. A user's mistake is one line on stderr."""
     given = sys.argv[1:] if args is None else args
-    own = {"data": data_main, "bench": bench_main}
+    own = {"data": data_main, "bench": bench_main, "reproduce": _reproduce_main, "dashboard": dashboard_main}
     if given and given[0] in own:
         return own[given[0]](given[1:])
-    quieten()
     try:
-        JIIOCLI(
-            trainer_class=JIIOTrainer,
-            save_config_callback=SaveRunConfig,
-            save_config_kwargs={"save_to_log_dir": False},
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            auto_configure_optimizers=False,
-            parser_class=Parser,
-            parser_kwargs={"prog": "jiio", "description": "Train and evaluate tasks; `jiio data --help` prepares data sets."},
-            args=args,
-        )
+        run(args)
     except (DataError, SolveError, FileNotFoundError, ValueError, MisconfigurationException) as error:
         if os.environ.get(DEBUG):
             raise
         print(f"error: {_advised(error)}", file=sys.stderr)
         return 1
     return 0
+
+
+def _reproduce_main(args: list[str]) -> int:
+    from jiio_lightning.reproduce.cli import main as reproduce_main  # here: its jobs are commands of this module
+
+    return reproduce_main(args)
 
 
 def _short(message: str) -> str:

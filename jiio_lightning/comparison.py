@@ -7,7 +7,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
 import torch
@@ -84,8 +84,10 @@ class Comparison:
         joint: one point for each budget, each a solve of its own.
         nested: one curve for each step size that was tried.
         residuals: relative residuals of z, mu and x along the largest joint solve, medians over the batch.
-        samples: in the batch.
+        samples: in a batch.
         repeats: of each timed joint solve; its median counts.
+        batches: over which costs and seconds are averaged.
+        variants: further joint settings, measured like ``joint``; they have no part in the ratio.
     """
 
     joint: Curve
@@ -93,6 +95,8 @@ class Comparison:
     residuals: dict[str, list[float]]
     samples: int
     repeats: int
+    batches: int = 1
+    variants: list[Curve] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         for curve in (self.joint, min(self.nested, key=lambda curve: curve.best)):
@@ -126,8 +130,14 @@ class Comparison:
         return max(point.resolve_residual for curve in [self.joint, *self.nested] for point in curve.points)
 
     def record(self) -> dict[str, Any]:
-        """Plain data for a JSON file."""
-        return asdict(self) | {"tuned": self.tuned.setting, "target": self.target, "speedup": self.speedup}
+        """Plain data for a JSON file; ``at`` has each budget of the joint method and the end of the tuned nested one, by name."""
+        end = self.tuned.points[-1]
+        ends = {f"joint_{point.steps}": point for point in self.joint.points} | {f"nested_{end.steps}": end}
+        at = {
+            name: {"seconds": point.seconds, "cost": point.cost, "ratio": end.seconds / point.seconds}
+            for name, point in ends.items()
+        }
+        return asdict(self) | {"tuned": self.tuned.setting, "target": self.target, "speedup": self.speedup, "at": at}
 
 
 class Bench:
@@ -167,8 +177,8 @@ class Bench:
             seconds.append(time.perf_counter() - began)
         return self.point(statistics.median(seconds), solution.v.x, solution.num_steps)
 
-    def nested(self, solver: Nested, size: float) -> Curve:
-        """The iterates of one solve with the given step size."""
+    def nested(self, solver: Nested, size: float, every: int = 1) -> Curve:
+        """The iterates of one solve with the given step size, each ``every``-th of them and the last."""
         solver = copy.copy(solver)
         solver.step = copy.copy(solver.step)
         solver.step.size = size  # type: ignore[attr-defined]
@@ -178,6 +188,7 @@ class Bench:
             points = [
                 self.point(seconds, Augmented.unpack(now.value, self.start.hidden).x, now.step + 1)
                 for seconds, now in zip(trace.seconds, trace.snapshots, strict=True)
+                if (now.step + 1) % every == 0 or now.step + 1 == solver.max_steps
             ]
         return Curve("nested", f"{type(solver.step).__name__}({size:g})", describe(solver), points)
 
@@ -188,6 +199,21 @@ class Bench:
             solver(self.problem, self.start, [trace])
         medians = torch.stack([now.residual.median(dim=0).values for now in trace.snapshots])
         return {name: medians[:, i].tolist() for i, name in enumerate(RESIDUALS)}
+
+
+def mean_curve(curves: Sequence[Curve]) -> Curve:
+    """The same method on several batches: seconds and costs averaged place by place, the largest of the resolve residuals."""
+    first = curves[0]
+    points = [
+        Point(
+            statistics.fmean(point.seconds for point in places),
+            statistics.fmean(point.cost for point in places),
+            places[0].steps,
+            max(point.resolve_residual for point in places),
+        )
+        for places in zip(*(curve.points for curve in curves), strict=True)
+    ]
+    return Curve(first.method, first.setting, first.solver, points)
 
 
 def with_budget(solver: AnySolver, max_steps: int) -> AnySolver:

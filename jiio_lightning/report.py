@@ -41,14 +41,15 @@ def write_report(comparison: Comparison, folder: Path, pixels: int, reference: f
 
 def table(comparison: Comparison, pixels: int, reference: float | None) -> Table:
     """Feasible cost and time of each joint budget, the time that the nested baseline needs for the same cost, and the ratio."""
-    shown = Table(title=f"Joint against Nested, {comparison.samples} held-out samples, feasible cost per pixel")
+    shown = Table(
+        title=f"Joint against Nested, {comparison.samples * comparison.batches} held-out samples, feasible cost per pixel"
+    )
     for column in ("method", "steps", "cost", "seconds", "nested s to that cost", "ratio"):
         shown.add_column(column, justify="left" if column == "method" else "right")
-    for point in comparison.joint.points:
+    for joint, point in ((curve, point) for curve in [comparison.joint, *comparison.variants] for point in curve.points):
         needed = comparison.nested_seconds(point.cost)
         match = (f"{needed:.2f}", f"x {needed / point.seconds:.1f}") if math.isfinite(needed) else ("never", "")
-        name = f"joint {comparison.joint.setting}"
-        shown.add_row(name, str(point.steps), f"{point.cost / pixels:.4f}", f"{point.seconds:.3f}", *match)
+        shown.add_row(f"joint {joint.setting}", str(point.steps), f"{point.cost / pixels:.4f}", f"{point.seconds:.3f}", *match)
     for curve in comparison.nested:
         end, name = curve.points[-1], f"nested {curve.setting}"
         shown.add_row(name, str(end.steps), f"{end.cost / pixels:.4f}", f"{end.seconds:.3f}", "", "")
@@ -73,10 +74,10 @@ def _plain(value: Any) -> Any:
 
 def _plot_cost(comparison: Comparison, path: Path, pixels: int, reference: float | None) -> None:
     figure, axes = plt.subplots(figsize=(6, 4))
-    for curve in [comparison.joint, *comparison.nested]:
+    for curve in [comparison.joint, *comparison.variants, *comparison.nested]:
         seconds, cost = [p.seconds for p in curve.points], [p.cost / pixels for p in curve.points]
         tuned = curve is comparison.tuned
-        style = {"marker": "o", "zorder": 3} if curve is comparison.joint else {"alpha": 1.0 if tuned else 0.35}
+        style = {"marker": "o", "zorder": 3} if curve.method == "joint" else {"alpha": 1.0 if tuned else 0.35}
         axes.plot(seconds, cost, label=f"{curve.method} {curve.setting}" + (", first at the target" if tuned else ""), **style)
     if reference is not None:
         axes.axhline(reference, color="gray", linestyle=":", label="PCA, same latent")
@@ -86,7 +87,7 @@ def _plot_cost(comparison: Comparison, path: Path, pixels: int, reference: float
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     _mark_ratio(comparison, axes, pixels)
-    axes.set_title(f"z solved again at each x, {comparison.samples} held-out samples")
+    axes.set_title(f"z solved again at each x, {comparison.samples * comparison.batches} held-out samples")
     _save(figure, axes, path)
 
 

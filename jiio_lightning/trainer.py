@@ -1,7 +1,10 @@
-"""Lightning's trainer with the command that it lacks: compare."""
+"""Lightning's trainer with the commands that it lacks: compare and attack."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +13,18 @@ from pytorch_lightning.utilities import move_data_to_device
 from tqdm import tqdm
 
 from jiio_lightning.checkpoint import read_checkpoint
-from jiio_lightning.comparison import Bench, Comparison, paper_baseline, with_budget
+from jiio_lightning.comparison import Bench, Comparison, Curve, mean_curve, paper_baseline, with_budget
 from jiio_lightning.core.joint import Joint
 from jiio_lightning.core.nested import Nested
 from jiio_lightning.metrics.pca import pca_error
 from jiio_lightning.report import write_report
+from jiio_lightning.robustness import Robustness, measure, write_robustness
+from jiio_lightning.tasks.adversarial import AdversarialTraining
 from jiio_lightning.tasks.base import JIIOTask
 
 
 class JIIOTrainer(Trainer):
-    """A Trainer that can also compare solvers. All of its options are Lightning's."""
+    """A Trainer that can also compare solvers and attack classifiers. All of its options are Lightning's."""
 
     def compare(
         self,
@@ -30,7 +35,10 @@ class JIIOTrainer(Trainer):
         baseline: Nested | None = None,
         sizes: tuple[float, ...] = (0.1, 0.3, 1.0),
         samples: int = 64,
+        batches: int = 1,
         repeats: int = 3,
+        every: int = 1,
+        variants: dict[str, Joint] | None = None,
     ) -> Comparison:
         """Compare the run file's joint solver with the nested baseline on held-out samples.
 
@@ -41,8 +49,11 @@ class JIIOTrainer(Trainer):
             budgets: joint steps, each a solve of its own.
             baseline: the nested solver; the paper's Adam with cold solves of 18 and 20 steps unless given.
             sizes: step sizes among which the baseline is tuned; the fastest one to a cost counts.
-            samples: test samples in the batch.
+            samples: test samples in a batch.
+            batches: of so many samples each; costs and seconds are averaged over them.
             repeats: of each timed joint solve; the median counts.
+            every: the nested iterates are judged at each so-manieth step.
+            variants: further joint solvers by the names that they get in the figure, as in Fig. 4.
 
         Raises:
             ValueError: if the run file's evaluation solver is not a Joint one, or the checkpoint cannot be used.
@@ -54,19 +65,59 @@ class JIIOTrainer(Trainer):
         solver = model.injected.budget(model)
         if not isinstance(solver, Joint):
             raise ValueError(f"compare needs solver.test to be a Joint solver, it is {type(solver).__name__}")
-        batch = self._batch(datamodule, samples)
-        bench = Bench(model.problem(batch), model.start(batch), model.injected.resolve, repeats)
         baseline = paper_baseline() if baseline is None else baseline
-        bench.joint(solver, [min(budgets)])  # warm up: allocators and thread pools
-        bench.nested(with_budget(baseline, 1), sizes[0])
-        joint = bench.joint(solver, budgets)
-        nested = [bench.nested(baseline, size) for size in tqdm(sizes, desc="nested baseline, step sizes")]
-        residuals = bench.residuals(with_budget(solver, max(budgets)))
-        comparison = Comparison(joint, nested, residuals, len(batch.index), repeats)
-        reference = _reference(datamodule, model, samples)
-        pixels = batch.image[0].numel() if hasattr(batch, "image") else 1
+        found = self._batches(model, datamodule, samples, batches)
+        benches = [Bench(model.problem(batch), model.start(batch), model.injected.resolve, repeats) for batch in found]
+        _warm_up(benches[0], solver, baseline, min(budgets), sizes[0])
+        joint = _mean(partial(_joint, solver, budgets), benches, "joint")
+        nested = [_mean(partial(_nested, baseline, size, every), benches, f"nested, step size {size:g}") for size in sizes]
+        others = [
+            replace(_mean(partial(_joint, other, budgets), benches, name), setting=name)
+            for name, other in (variants or {}).items()
+        ]
+        residuals = benches[0].residuals(with_budget(solver, max(budgets)))
+        comparison = Comparison(joint, nested, residuals, samples, repeats, batches, others)
+        reference = _reference(datamodule, model, samples * batches)
+        pixels = found[0].image[0].numel() if hasattr(found[0], "image") else 1
         write_report(comparison, Path(self.default_root_dir) / "compare", pixels, reference)
         return comparison
+
+    def attack(
+        self,
+        model: JIIOTask,
+        datamodule: LightningDataModule,
+        ckpt_path: str,
+        attack: str = "pgd,jiio",
+        eps: float | None = None,
+        n: int | None = None,
+        save_set: bool = False,
+    ) -> Robustness:
+        """Attack a trained classifier on held-out images.
+
+        Args:
+            model: the task, AdversarialTraining.
+            datamodule: its data.
+            ckpt_path: weights.
+            attack: one or several, separated by commas: pgd, pgd_strong, jiio (the run file's solver.test), autoattack,
+                intermediate, or one of the run file's own_attacks.
+            eps: radius of the ball; the run file's unless given.
+            n: how many test images; all unless given.
+            save_set: write the attacked images of the last attack as arrays too.
+
+        Raises:
+            ValueError: if the task is another one, the attack is not known or the checkpoint cannot be used.
+        """
+        if not isinstance(model, AdversarialTraining):
+            raise ValueError(f"attack needs the task AdversarialTraining, the run file has {type(model).__name__}")
+        if n is not None and n < 1:
+            raise ValueError(f"attack needs --n of at least 1, got {n}")
+        self._load(model, datamodule, ckpt_path)
+        if eps is not None:
+            model.threat = replace(model.threat, eps=eps)
+        names = [name.strip() for name in attack.split(",")]
+        robustness = measure(model, _first(datamodule, n, model), names)
+        write_robustness(robustness, Path(self.default_root_dir) / "attack", save_set)
+        return robustness
 
     def _load(self, model: JIIOTask, datamodule: LightningDataModule, ckpt_path: str) -> None:
         datamodule.prepare_data()
@@ -76,11 +127,50 @@ class JIIOTrainer(Trainer):
             callback.setup(self, model, "test")
         model.to(self.strategy.root_device).eval()
 
-    def _batch(self, datamodule: LightningDataModule, samples: int) -> Any:
-        batch = next(iter(datamodule.test_dataloader()))
-        if len(batch.index) < samples:
-            raise ValueError(f"a test batch has {len(batch.index)} samples: set data.eval_batch_size to at least {samples}")
-        return move_data_to_device(type(batch)(*(part[:samples] for part in batch)), self.strategy.root_device)
+    def _batches(self, model: JIIOTask, datamodule: LightningDataModule, samples: int, count: int) -> list[Any]:
+        """The first ``count`` batches of ``samples`` test samples each."""
+        pieces: list[Any] = []
+        for batch in datamodule.test_dataloader():
+            size = len(batch.index)
+            starts = range(0, size - samples + 1, samples)
+            pieces += [type(batch)(*(part[start : start + samples] for part in batch)) for start in starts]
+            if len(pieces) >= count:
+                return [move_data_to_device(piece, model.device) for piece in pieces[:count]]
+        raise ValueError(
+            f"the test batches have {len(pieces)} groups of {samples} samples, {count} are wanted: "
+            f"set data.eval_batch_size to at least {samples}, or data.test_limit higher"
+        )
+
+
+def _first(datamodule: LightningDataModule, n: int | None, model: JIIOTask) -> list[Any]:
+    """The test batches that hold the first n samples, all of them for None."""
+    batches: list[Any] = []
+    for batch in datamodule.test_dataloader():
+        left = None if n is None else n - sum(len(given.index) for given in batches)
+        batches.append(move_data_to_device(type(batch)(*(part[:left] for part in batch)), model.device))
+        if left is not None and left <= len(batch.index):
+            return batches
+    if n is not None:
+        raise ValueError(f"the test split has {sum(len(given.index) for given in batches)} samples, --n wants {n}")
+    return batches
+
+
+def _warm_up(bench: Bench, solver: Joint, baseline: Nested, budget: int, size: float) -> None:
+    """Allocators and thread pools."""
+    bench.joint(solver, [budget])
+    bench.nested(with_budget(baseline, 1), size)
+
+
+def _joint(solver: Joint, budgets: Sequence[int], bench: Bench) -> Curve:
+    return bench.joint(solver, budgets)
+
+
+def _nested(solver: Nested, size: float, every: int, bench: Bench) -> Curve:
+    return bench.nested(solver, size, every)
+
+
+def _mean(measure: Callable[[Bench], Curve], benches: Sequence[Bench], what: str) -> Curve:
+    return mean_curve([measure(bench) for bench in tqdm(benches, desc=what, unit="batch")])
 
 
 def _reference(datamodule: Any, model: Any, samples: int) -> float | None:

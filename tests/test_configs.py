@@ -13,6 +13,8 @@ from jiio_lightning.tasks import JIIOTask
 from tests.conftest import REPO, solver_of
 
 RUN_FILES = sorted(REPO.glob("tasks/*.yaml"))
+RUN_FILE_FOR = {"ImageClassifier": REPO / "tasks/digits_adversarial.yaml"}
+"""A run file that takes a fragment of a net, by the net's class, where ``tiny.yaml`` does not."""
 
 
 def fragments(folder: str) -> list:
@@ -23,15 +25,15 @@ def fragments(folder: str) -> list:
 
 def test_every_folder_of_fragments_has_its_test():
     found = {path.parent.name for path in (REPO / "conf").rglob("*.yaml")}
-    assert found == {"baseline", "logger", "model", "solver", "trainer"}
+    assert found == {"baseline", "evaluation", "logger", "model", "solver", "trainer"}
 
 
 @pytest.mark.parametrize("path", RUN_FILES, ids=lambda path: path.stem)
 def test_a_run_file_is_built(built, path):
     cli = built("--config", path)
-    assert isinstance(cli.model, JIIOTask) and cli.datamodule is not None
-    solver = solver_of(cli)
-    assert isinstance(solver.train, InnerSolver) and isinstance(solver.test, InnerSolver)
+    assert cli.datamodule is not None
+    solver, needs = solver_of(cli), isinstance(cli.model, JIIOTask)
+    assert needs == isinstance(solver.train, InnerSolver) == isinstance(solver.test, InnerSolver)
     assert cli.trainer.default_root_dir == f"runs/{path.stem}"
     assert cli.trainer.checkpoint_callback.dirpath.endswith(f"runs/{path.stem}/checkpoints")
     assert cli.trainer.checkpoint_callback.save_last and cli.trainer.checkpoint_callback.save_on_exception
@@ -58,9 +60,11 @@ def test_anchors_reach_both_solvers(built):
 
 @pytest.mark.parametrize("path", fragments("model"))
 def test_a_model_fragment_is_parsed(jiio, capsys, path):
-    assert jiio("fit", "--config", "tiny.yaml", "--model.net", path, "--print_config") == 0
+    said = yaml.safe_load(path.read_text())
+    config = RUN_FILE_FOR.get(said["class_path"].rpartition(".")[2], "tiny.yaml")
+    assert jiio("fit", "--config", config, "--model.net", path, "--print_config") == 0
     net = yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]["net"]
-    assert net["init_args"]["latent"] == yaml.safe_load(path.read_text())["init_args"]["latent"]
+    assert {key: net["init_args"][key] for key in said["init_args"]} == said["init_args"]
 
 
 @pytest.mark.parametrize("path", fragments("trainer"))
@@ -79,6 +83,13 @@ def test_a_logger_fragment(built, monkeypatch, path):
     said = yaml.safe_load(path.read_text())
     assert type(cli.trainer.logger).__name__ == said["class_path"].rpartition(".")[2]
     assert said["init_args"]["save_dir"] == "runs"
+
+
+@pytest.mark.parametrize("path", fragments("evaluation"))
+def test_an_evaluation_adds_its_callbacks(built, path):
+    cli = built("--config", "tiny.yaml", "--config", path)
+    names = {type(callback).__name__ for callback in cli.trainer.callbacks}
+    assert {"SampleFigures", "FrechetDistance", "ImageGrid", "FinalCheckpoint"} <= names
 
 
 @pytest.mark.parametrize("path", fragments("baseline"))

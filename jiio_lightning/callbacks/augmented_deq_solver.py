@@ -18,10 +18,11 @@ class AugmentedDEQSolver(Callback):
     """Owns the inner solvers, gives them to the task, logs their statistics.
 
     The budgets live here and not in the task, so that a checkpoint never brings its own: what a command or a run file says holds.
+    A module without an inner problem (an autoencoder, a plain classifier) needs no solver and gets none.
 
     Args:
-        train: solver of training steps (Sec. 4.1: 40 steps).
-        test: solver of validation, test and prediction (Sec. 4.1: 100 steps).
+        train: solver of training steps (Sec. 4.1: 40 steps); a JIIOTask needs one.
+        test: solver of validation, test and prediction (Sec. 4.1: 100 steps); a JIIOTask needs one.
         resolve: solves z again at the returned x, for feasible figures.
         feasible_tol: relative residual under which z counts as an equilibrium.
         trust_tol: a training sample whose z or mu has a larger residual gives no gradient of the outer loss in that step. Eq. 19
@@ -31,8 +32,8 @@ class AugmentedDEQSolver(Callback):
 
     def __init__(
         self,
-        train: InnerSolver,
-        test: InnerSolver,
+        train: InnerSolver | None = None,
+        test: InnerSolver | None = None,
         resolve: FixedPoint | None = None,
         feasible_tol: float = 1e-2,
         trust_tol: float = 0.1,
@@ -43,16 +44,28 @@ class AugmentedDEQSolver(Callback):
         self.feasible_tol = feasible_tol
         self.trust_tol = trust_tol
         self._warned = False
+        self._warned_of_trust = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Inject this solver into the task (Lightning calls it before the module's own setup)."""
+        """Inject this solver into the task (Lightning calls it before the module's own setup).
+
+        Raises:
+            ValueError: if the task has an inner problem and there is no solver for it.
+        """
         if not isinstance(pl_module, JIIOTask):
-            raise TypeError(f"the inner solver is for a JIIOTask, not for {type(pl_module).__name__}")
+            return
+        if self.train is None or self.test is None:
+            raise ValueError(
+                "There is no inner solver: add `solver: ../conf/solver/joint.yaml` to the run file, or --solver PATH "
+                "(solver.train and solver.test are both needed)"
+            )
         pl_module.solver = self
 
     def budget(self, task: JIIOTask) -> InnerSolver:
         """The solver that the task's present mode calls for."""
-        return self.train if task.training else self.test
+        solver = self.train if task.training else self.test
+        assert solver is not None  # setup has seen to it
+        return solver
 
     def resolve(self, problem: InnerProblem, x: Tensor, hidden: int) -> tuple[Tensor, Tensor]:
         """z solved again at x: z ``(B, n)`` and its relative residual ``(B,)``."""
@@ -77,7 +90,8 @@ class AugmentedDEQSolver(Callback):
         }
 
     def check(self, solution: InnerSolution) -> None:
-        """Warn once of a solve that is not feasible; refuse one that would make the weights NaN.
+        """Warn once of a solve that is not feasible, and once of one that trains on the penalty alone; refuse one that would make
+        the weights NaN.
 
         A sample that diverged on its way is fine: it fell back to an iterate with a finite cost.
 
@@ -90,3 +104,10 @@ class AugmentedDEQSolver(Callback):
         if complaint is not None:
             self._warned = True
             rank_zero_warn(complaint)
+        if not self._warned_of_trust and not bool(self.trusted(solution).any()):
+            self._warned_of_trust = True
+            rank_zero_warn(
+                f"no sample of a training batch has z and mu converged to solver.trust_tol={self.trust_tol:g}: such a step "
+                "trains on the Jacobian penalty alone, or on nothing without one. If it lasts (train/trusted stays 0), raise "
+                "jacobian.coefficient, solver.train.max_steps or solver.trust_tol."
+            )

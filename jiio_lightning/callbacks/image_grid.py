@@ -1,21 +1,30 @@
-"""Pictures next to the numbers: targets above their reconstructions."""
+"""Pictures next to the numbers: what a task was given above what it made of it."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 from torchvision.utils import make_grid, save_image
 
-from jiio_lightning.tasks.generation import Generation
+from jiio_lightning.callbacks.media import log_picture
+
+
+@runtime_checkable
+class Pictured(Protocol):
+    """A task that has something to show."""
+
+    def panels(self, batch: Any) -> dict[str, Tensor]:
+        """Images ``(B, C, H, W)`` in [-1, 1] of a batch, one row of the grid for each name, from top to bottom."""
 
 
 class ImageGrid(Callback):
-    """Saves a grid target / feasible reconstruction of the first images of the first validation or test batch.
+    """Saves a grid of the first images of the first validation or test batch, the task's ``panels`` one below the other.
+
+    Generation: original, reconstruction. Inverse: corrupted, recovered, original (Figures 7 to 12).
 
     The PNG goes to ``<run folder>/images`` and to the loggers that take images (TensorBoard, Weights & Biases).
 
@@ -41,26 +50,17 @@ class ImageGrid(Callback):
             self._save(trainer, pl_module, batch, "test", "test.png")
 
     def _save(self, trainer: Trainer, task: LightningModule, batch: Any, stage: str, name: str) -> None:
-        if not trainer.is_global_zero or not isinstance(task, Generation):
+        if not trainer.is_global_zero or not isinstance(task, Pictured):
             return
         first = type(batch)(*(part[: self.count] for part in batch))
-        grid = picture(torch.cat([first.image, task.reconstruct(first)]), len(first.image), self.enlarge)
+        grid = picture(torch.cat(list(task.panels(first).values())), len(first.image), self.enlarge)
         path = Path(trainer.default_root_dir) / "images" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         save_image(grid, path)
-        _show(trainer, f"images/{stage}", grid, path)
+        log_picture(trainer, f"images/{stage}", grid, path)
 
 
 def picture(images: Tensor, columns: int, enlarge: int) -> Tensor:
     """Images ``(N, C, H, W)`` in [-1, 1] as one RGB picture ``(3, ., .)`` in [0, 1], ``columns`` a row."""
     large = images.repeat_interleave(enlarge, 2).repeat_interleave(enlarge, 3)
     return ((make_grid(large, nrow=columns) + 1) / 2).clamp(0, 1)
-
-
-def _show(trainer: Trainer, key: str, grid: Tensor, path: Path) -> None:
-    """Give the picture to the loggers that take one."""
-    for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_image(key, grid, trainer.global_step)
-        elif hasattr(logger, "log_image"):
-            logger.log_image(key=key, images=[str(path)])

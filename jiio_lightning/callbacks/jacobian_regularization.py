@@ -11,10 +11,12 @@ from torch import Tensor
 
 from jiio_lightning.core.inner import InnerSolution
 from jiio_lightning.core.jacobian import jacobian_penalty, mode_penalty
+from jiio_lightning.core.layers import Layers, SolvedLayer
 from jiio_lightning.core.problem import InnerProblem
 from jiio_lightning.core.solvers.observers import Observer, RandomIterate
 from jiio_lightning.core.state import Augmented
 from jiio_lightning.randomness import sample_generators
+from jiio_lightning.tasks.autoencoding import Autoencoding
 from jiio_lightning.tasks.base import JIIOTask
 
 
@@ -51,7 +53,7 @@ class JacobianRegularization(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Inject this regularisation into the task."""
-        if isinstance(pl_module, JIIOTask):
+        if isinstance(pl_module, (JIIOTask, Autoencoding)):
             pl_module.regularizer = self
 
     def watch(self, step: int, index: Tensor, max_steps: int) -> JacobianWatch:
@@ -63,6 +65,26 @@ class JacobianRegularization(Callback):
             max_steps: budget of the solve.
         """
         return JacobianWatch(self, sample_generators(self.seed, step, index), max_steps, index.device)
+
+    def layers_penalty(self, step: int, index: Tensor, layers: Layers) -> Tensor:
+        """Both terms at the equilibria of one pass through a network without an inner problem, summed over its layers.
+
+        Args:
+            step: of the optimiser.
+            index: of the samples in their data set ``(B,)``.
+            layers: solved in this pass, at least one.
+        """
+        generators = sample_generators(self.seed, step, index)
+        return torch.stack([self._layer_penalty(layer, generators) for layer in layers.solved]).sum()
+
+    def _layer_penalty(self, layer: SolvedLayer, generators: Sequence[torch.Generator]) -> Tensor:
+        total = layer.z.new_zeros(())
+        if self.coefficient:
+            probes = draw_probes(self.probes, layer.z, generators)
+            total = total + self.coefficient * jacobian_penalty(layer.f, layer.z, layer.x, probes)
+        if self.mode_coefficient:
+            total = total + self.mode_coefficient * mode_penalty(layer.f, layer.z, layer.x, torch.nan_to_num(layer.gap))
+        return total
 
 
 class JacobianWatch:
@@ -86,7 +108,7 @@ class JacobianWatch:
         total = solution.cost.new_zeros(())
         if self.settings.coefficient:
             v = self._point(solution)
-            total = total + self.settings.coefficient * jacobian_penalty(problem.f, v.z, v.x, self._draw(v.z))
+            total = total + self.settings.coefficient * jacobian_penalty(problem.f, v.z, v.x, draw_probes(self.settings.probes, v.z, self.generators))
         if self.settings.mode_coefficient:
             v = solution.v
             total = total + self.settings.mode_coefficient * mode_penalty(
@@ -100,8 +122,8 @@ class JacobianWatch:
             return solution.v
         return Augmented.unpack(self.iterate.value, solution.v.hidden)
 
-    def _draw(self, z: Tensor) -> Tensor:
-        """Probes ``(P, B, n)``."""
-        shape = (self.settings.probes, z.shape[1])
-        rows = [torch.randn(shape, generator=generator, dtype=z.dtype) for generator in self.generators]
-        return torch.stack(rows, dim=1).to(z.device)
+
+def draw_probes(count: int, z: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+    """Standard normal probes ``(P, B, n)`` for z ``(B, n)``, each sample's from its own generator."""
+    rows = [torch.randn((count, z.shape[1]), generator=generator, dtype=z.dtype) for generator in generators]
+    return torch.stack(rows, dim=1).to(z.device)

@@ -8,6 +8,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from sklearn.decomposition import PCA
 
 from jiio_lightning.metrics.pca import fit_pca, pca_errors
+from jiio_lightning.tasks.autoencoding import Autoencoding
 from jiio_lightning.tasks.generation import Generation
 
 
@@ -24,7 +25,7 @@ class PCAReference(Callback):
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data: Any = getattr(trainer, "datamodule", None)
-        if isinstance(pl_module, Generation) and hasattr(data, "split_images"):
+        if isinstance(pl_module, (Generation, Autoencoding)) and hasattr(data, "split_images"):
             self._pca = fit_pca(data.split_images("train", self.train_limit), pl_module.net.latent)
 
     def on_test_batch_end(

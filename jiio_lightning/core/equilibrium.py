@@ -29,8 +29,8 @@ class Linearisation:
             self.image = f(self.z, self.x)
 
     def pull_z(self, mu: Tensor) -> Tensor:
-        """``J_z^T mu``, ``(B, n)``."""
-        (pulled,) = torch.autograd.grad(self.image, self.z, mu, retain_graph=True)
+        """``J_z^T mu``, ``(B, n)``; zeros where f does not depend on z, as in an explicit network."""
+        (pulled,) = torch.autograd.grad(self.image, self.z, mu, retain_graph=True, materialize_grads=True)
         return pulled
 
     def pull_x(self, mu: Tensor) -> Tensor:

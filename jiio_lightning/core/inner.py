@@ -25,7 +25,7 @@ class XResidual:
     """||x - P(x - dL/dx)|| over the largest one that this solve has seen: a residual of x without units.
 
     The gradient in x has no natural scale to be compared with; the largest so far is one that neither the units of x nor a
-    factor on the loss can change.
+    factor on the loss can change. A solve that starts at its solution therefore says 1: it has seen nothing to compare with.
     """
 
     def __init__(self) -> None:
@@ -38,6 +38,26 @@ class XResidual:
         return norm / self.largest.clamp_min(torch.finfo(norm.dtype).tiny)
 
 
+class MuResidual:
+    """||dL/dz|| / ||J_z^T mu + dl/dz||: a residual of mu relative to mu itself, which is what the gradient of Eq. 19 needs.
+
+    Where the data are fitted exactly mu goes to 0 and the quotient to 0/0. It is taken relative to no less than ``FLOOR`` of the
+    largest J_z^T mu + dl/dz that this solve has seen: a mu that has shrunk so far is 0 to every purpose.
+    """
+
+    FLOOR = 1e-3
+
+    def __init__(self) -> None:
+        self.largest: Tensor | None = None
+
+    def __call__(self, mu: Tensor, dz: Tensor) -> Tensor:
+        """``(B,)`` for mu and dL/dz ``(B, n)``; 0 where both vanish."""
+        norm = torch.linalg.vector_norm(mu + dz, dim=1)
+        self.largest = norm if self.largest is None else torch.fmax(self.largest, norm)
+        whole = torch.maximum(norm, self.FLOOR * self.largest)
+        return torch.linalg.vector_norm(dz, dim=1) / whole.clamp_min(torch.finfo(norm.dtype).tiny)
+
+
 class SolveError(RuntimeError):
     """An inner solve whose answer cannot be used."""
 
@@ -48,8 +68,9 @@ class InnerSolution:
 
     Args:
         v: selected iterate, outside any graph.
-        residuals: relative residuals of z, mu and x at v ``(B, 3)``: ||f - z|| / ||f||, ||dL/dz|| / ||J_z^T mu + dl/dz||, and the
-            projected gradient in x over the largest one that the solve has seen.
+        residuals: relative residuals of z, mu and x at v ``(B, 3)``: ||f - z|| / ||f||, ||dL/dz|| / ||J_z^T mu + dl/dz||
+            (:class:`MuResidual`), and the projected gradient in x over the largest one that the solve has seen
+            (:class:`XResidual`).
         cost: inner loss at v ``(B,)``; not the feasible cost, which solves z again at x.
         num_steps: steps in x.
         finite: ``(B,)`` bool, False where the sample fell back to the last iterate that was finite.

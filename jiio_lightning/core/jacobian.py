@@ -29,7 +29,7 @@ def jacobian_penalty(f: Cell, z: Tensor, x: Tensor, probes: Tensor) -> Tensor:
     with torch.enable_grad():
         z = z.detach().clone().requires_grad_()
         image = f(z, x.detach())
-        pulls = [torch.autograd.grad(image, z, probe, create_graph=True)[0] for probe in probes]
+        pulls = [torch.autograd.grad(image, z, probe, create_graph=True, materialize_grads=True)[0] for probe in probes]
     return torch.stack([pull.square().mean() for pull in pulls]).mean()
 
 
@@ -57,9 +57,9 @@ def mode_penalty(f: Cell, z: Tensor, x: Tensor, probe: Tensor, steps: int = 3, c
         image = f(z, x.detach())
         mode = probe.detach()
         for _ in range(steps):
-            (mode,) = torch.autograd.grad(image, z, _unit(mode), retain_graph=True)
+            (mode,) = torch.autograd.grad(image, z, _unit(mode), retain_graph=True, materialize_grads=True)
         mode = _unit(mode)
-        (pulled,) = torch.autograd.grad(image, z, mode, create_graph=True)
+        (pulled,) = torch.autograd.grad(image, z, mode, create_graph=True, materialize_grads=True)
     return (pulled.square().sum(dim=1) - ceiling**2).clamp_min(0).mean()
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from jiio_lightning.core.inner import InnerSolution, InnerSolver, XResidual
+from jiio_lightning.core.inner import InnerSolution, InnerSolver, MuResidual, XResidual
 from jiio_lightning.core.problem import Evaluation, InnerProblem
 from jiio_lightning.core.solvers.base import Image, Method, check_budget, relative, solve
 from jiio_lightning.core.solvers.observers import Observer
@@ -97,6 +97,7 @@ class _JointMap:
         self.problem = problem
         self.hidden = v0.hidden
         self.rule_state = solver.step.init(v0.x)
+        self.mu_residual = MuResidual()
         self.x_residual = XResidual()
         self.count = 0
 
@@ -114,7 +115,7 @@ class _JointMap:
         """Relative residuals of z, mu and x, ``(B, 3)``."""
         gradient = at.gradient
         z = relative(gradient.mu, v.z + gradient.mu)
-        mu = relative(gradient.z, v.mu + gradient.z)
+        mu = self.mu_residual(v.mu, gradient.z)
         return torch.stack([z, mu, self.x_residual(self.problem, v.x, gradient.x)], dim=1)
 
 

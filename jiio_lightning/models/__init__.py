@@ -1,7 +1,27 @@
 """Networks that are equilibria: their cells, heads and injections."""
 
+from jiio_lightning.models.autoencoders import ConvDecoder, ConvEncoder
+from jiio_lightning.models.classifier import ImageClassifier
+from jiio_lightning.models.encoder import MDEQEncoder
+from jiio_lightning.models.explicit import ExplicitGenerator
+from jiio_lightning.models.features import Features
 from jiio_lightning.models.generator import LatentGenerator
-from jiio_lightning.models.interface import Generator
+from jiio_lightning.models.interface import Classifier, Code, Decoder, Encoder, Generator, Solve
 from jiio_lightning.models.mdeq import MDEQCell
 
-__all__ = ["Generator", "LatentGenerator", "MDEQCell"]
+__all__ = [
+    "Classifier",
+    "Code",
+    "ConvDecoder",
+    "ConvEncoder",
+    "Decoder",
+    "Encoder",
+    "ExplicitGenerator",
+    "Features",
+    "Generator",
+    "ImageClassifier",
+    "LatentGenerator",
+    "MDEQCell",
+    "MDEQEncoder",
+    "Solve",
+]

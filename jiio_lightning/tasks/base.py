@@ -16,6 +16,10 @@ from jiio_lightning.core.outer import Loss, OuterGradient
 from jiio_lightning.core.problem import InnerProblem
 from jiio_lightning.core.solvers.observers import Observer
 from jiio_lightning.core.state import Augmented
+from jiio_lightning.tasks.optimiser import adam
+
+ENCODER = "encoder."
+"""How the tensors of an autoencoder's encoder are named in its checkpoint: a task without one leaves them aside."""
 
 
 class Solver(Protocol):
@@ -94,6 +98,10 @@ class JIIOTask(LightningModule, ABC):
         """
         return 1.0
 
+    def training_figures(self, batch: Any, problem: InnerProblem, solution: InnerSolution) -> dict[str, Tensor]:
+        """Further figures of a training step to log, scalars by name."""
+        return {}
+
     def inner(self, problem: InnerProblem, start: Augmented, observers: Sequence[Observer] = ()) -> InnerSolution:
         """Solve the inner problem with the injected solver of the present mode."""
         return self.injected.budget(self)(problem, start, observers)
@@ -107,14 +115,19 @@ class JIIOTask(LightningModule, ABC):
             trusted = self.injected.trusted(solution)
             surrogate = self.outer.surrogate(problem, self.outer_loss(batch, problem), _rows(solution.v, trusted))
             penalty = watch.penalty(problem, solution)
-        self._log("train", self.injected.statistics(solution) | {"jacobian": penalty.detach()}, len(batch.index))
+        figures = self.injected.statistics(solution) | self.training_figures(batch, problem, solution)
+        if surrogate.residual is not None:
+            figures["residual_outer"] = surrogate.residual.median()
+        self._log("train", figures | {"jacobian": penalty.detach()}, len(batch.index))
         return (surrogate.value * trusted).mean() / self.outer_unit(batch) + penalty
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        self._evaluation_step("val", batch)
+    def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """The figures of ``evaluate`` at the feasible answer, one a sample, and ``index``: logged as means, returned as they are."""
+        return self._evaluation_step("val", batch)
 
-    def test_step(self, batch: Any, batch_idx: int) -> None:
-        self._evaluation_step("test", batch)
+    def test_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """As validation_step."""
+        return self._evaluation_step("test", batch)
 
     def feasible(self, batch: Any) -> tuple[InnerProblem, InnerSolution, Tensor, Tensor]:
         """The inner problem of a batch, its solution, and z solved again at the returned x with that solve's residual."""
@@ -125,42 +138,25 @@ class JIIOTask(LightningModule, ABC):
         return problem, solution, z, residual
 
     def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.Adam(self.parameters(), lr=self.learning_rate)
-        if not self.one_cycle:
-            return optimizer
-        steps = self._run_length()
-        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, total_steps=steps)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def _run_length(self) -> int:
-        steps = self.trainer.estimated_stepping_batches
-        if steps == float("inf"):
-            raise ValueError(
-                "one_cycle needs the length of the run: set trainer.max_steps or trainer.max_epochs, or one_cycle: false"
-            )
-        return int(steps)
+        return adam(self, self.learning_rate, self.one_cycle)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """As in PyTorch, but weights of another net are one clear error.
+        """As in PyTorch, but weights of another net are one clear error, and an autoencoder's checkpoint is its generator's.
 
         Raises:
             ValueError: if a tensor is missing, of another shape, or nobody's.
         """
-        own = self.state_dict()
-        wrong = [name for name in {**own, **state_dict} if _shape(own, name) != _shape(state_dict, name)]
-        if strict and wrong:
-            name = wrong[0]
-            raise ValueError(
-                f"the checkpoint is of another net: {len(wrong)} of {len(own)} tensors differ, such as {name}, "
-                f"{_shape(state_dict, name)} in the checkpoint and {_shape(own, name)} here. Use the run file it was trained with"
-            )
+        state_dict = {name: tensor for name, tensor in state_dict.items() if not name.startswith(ENCODER)}
+        if strict:
+            check_weights(self, state_dict)
         return super().load_state_dict(state_dict, strict, assign)
 
-    def _evaluation_step(self, stage: str, batch: Any) -> None:
+    def _evaluation_step(self, stage: str, batch: Any) -> dict[str, Tensor]:
         problem, solution, z, residual = self.feasible(batch)
         figures = self.evaluate(batch, problem, z, solution.v.x) | {"resolve_residual": residual}
         means = {name: value.mean() for name, value in figures.items()}
         self._log(stage, self.injected.statistics(solution) | means, len(residual))
+        return {name: value.detach() for name, value in figures.items()} | {"index": batch.index}
 
     def _log(self, stage: str, figures: dict[str, Tensor], samples: int) -> None:
         for name, value in figures.items():
@@ -186,6 +182,22 @@ class JIIOTask(LightningModule, ABC):
                 "`solver: ../conf/solver/joint.yaml`"
             )
         return self.solver
+
+
+def check_weights(module: LightningModule, state_dict: Mapping[str, Any]) -> None:
+    """Refuse weights of another net.
+
+    Raises:
+        ValueError: if a tensor is missing, of another shape, or nobody's.
+    """
+    own = module.state_dict()
+    wrong = [name for name in {**own, **state_dict} if _shape(own, name) != _shape(state_dict, name)]
+    if wrong:
+        name = wrong[0]
+        raise ValueError(
+            f"the checkpoint is of another net: {len(wrong)} of {len(own)} tensors differ, such as {name}, "
+            f"{_shape(state_dict, name)} in the checkpoint and {_shape(own, name)} here. Use the run file it was trained with"
+        )
 
 
 def _shape(tensors: Mapping[str, Any], name: str) -> tuple[int, ...] | str:

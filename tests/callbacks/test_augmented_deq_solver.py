@@ -31,9 +31,17 @@ def test_the_budget_follows_the_mode():
     assert solver.budget(model.train()).max_steps == 3 and solver.budget(model.eval()).max_steps == 5
 
 
-def test_it_is_for_tasks_only():
-    with pytest.raises(TypeError, match="for a JIIOTask, not for LightningModule"):
-        callback().setup(None, LightningModule(), "fit")
+def test_a_module_without_an_inner_problem_needs_no_solver():
+    plain = LightningModule()
+    AugmentedDEQSolver().setup(None, plain, "fit")
+    callback().setup(None, plain, "fit")
+    assert not hasattr(plain, "solver")
+
+
+@pytest.mark.parametrize("given", [{}, {"train": Joint()}, {"test": Joint()}])
+def test_a_task_needs_both_solvers(given):
+    with pytest.raises(ValueError, match="There is no inner solver.*--solver PATH"):
+        AugmentedDEQSolver(**given).setup(None, task(), "fit")
 
 
 def test_the_figures_are_medians_and_shares():
@@ -61,6 +69,19 @@ def test_it_warns_once_with_the_diagnosis():
         warnings.simplefilter("error")
         solver.check(bad)
         callback().check(solution([[0.003, 0.05, 0.5]] * 3, [1.0] * 3))
+
+
+def test_it_warns_once_that_a_step_trains_on_the_penalty_alone():
+    solver, drifted = callback(), solution([[0.003, 0.5, 0.5]] * 3, [1.0] * 3)
+    solver._warned = True  # the diagnosis of an earlier step
+    with pytest.warns(UserWarning, match="no sample.*trust_tol=0.1.*penalty alone.*jacobian.coefficient"):
+        solver.check(drifted)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        solver.check(drifted)
+        one_good = callback()
+        one_good._warned = True
+        one_good.check(solution([[0.003, 0.5, 0.5]] * 2 + [[0.003, 0.05, 0.5]], [1.0] * 3))
 
 
 def test_a_sample_that_fell_back_is_not_refused():

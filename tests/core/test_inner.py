@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from jiio_lightning.core import Augmented, InnerProblem, InnerSolution, Joint, L2Ball, SolveError
-from jiio_lightning.core.inner import XResidual, diagnose
+from jiio_lightning.core.inner import MuResidual, XResidual, diagnose
 from jiio_lightning.core.steps import Plain
 from tests.core.problems import LinearQuadratic
 
@@ -72,3 +72,18 @@ def test_a_nan_does_not_spoil_the_scale_of_later_residuals() -> None:
     measure, x = XResidual(), torch.zeros(1, 1)
     assert torch.isnan(measure(problem, x, torch.tensor([[torch.nan]]))).all()
     assert float(measure(problem, x, torch.tensor([[2.0]]))) == 1.0
+
+
+def test_the_residual_of_mu_is_relative_to_mu() -> None:
+    measure, mu = MuResidual(), torch.tensor([[3.0, 4.0], [3.0, 4.0]])
+    assert measure(mu, torch.tensor([[0.0, 0.0], [3.0, 4.0]])).tolist() == pytest.approx([0.0, 0.5])
+    scaled = MuResidual()
+    torch.testing.assert_close(scaled(1e6 * mu, 1e6 * torch.ones(2, 2)), MuResidual()(mu, torch.ones(2, 2)))
+
+
+def test_a_mu_that_vanishes_is_judged_by_the_largest_so_far() -> None:
+    measure = MuResidual()
+    measure(torch.zeros(1, 2), torch.tensor([[6.0, 8.0]]))  # scale 10
+    assert measure(torch.zeros(1, 2), torch.tensor([[0.06, 0.08]])).item() == pytest.approx(1.0), "a hundredth: still relative"
+    assert measure(torch.zeros(1, 2), torch.tensor([[0.6e-6, 0.8e-6]])).item() == pytest.approx(1e-4)
+    assert MuResidual()(torch.zeros(1, 2), torch.zeros(1, 2)).item() == 0.0

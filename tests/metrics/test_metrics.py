@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from jiio_lightning.metrics import pca
-from jiio_lightning.metrics.psnr import psnr
+from jiio_lightning.metrics.psnr import paper_psnr, psnr, ssim
 
 
 @pytest.fixture
@@ -39,3 +39,18 @@ def test_psnr_is_its_formula(images):
     squared = (image - target).square().mean(dim=(1, 2, 3))
     assert torch.allclose(psnr(image, target, 2.0), 10 * torch.log10(4.0 / squared), rtol=1e-5)
     assert torch.allclose(psnr(image, target, 2.0) - psnr(image, target, 1.0), torch.tensor(6.0206), atol=1e-3)
+
+
+def test_the_papers_psnr_takes_the_peak_for_1(images):
+    image, target = images[0][:20].clamp(-1, 1), images[1].clamp(-1, 1)
+    papers = 10 * torch.log10(1.0 / (image - target).square().mean(dim=(1, 2, 3)))
+    assert [paper_psnr(usual) for usual in psnr(image, target, 2.0).tolist()] == pytest.approx(papers.tolist(), rel=1e-5)
+
+
+def test_ssim_of_a_shifted_constant_is_its_formula():
+    """Without variance only the luminance term is left: (2 a b + c) / (a^2 + b^2 + c), c = (0.01 range)^2."""
+    image, target = torch.full((2, 1, 16, 16), 0.5), torch.full((2, 1, 16, 16), 0.5)
+    target[1] = 0.25
+    c = (0.01 * 2) ** 2
+    wanted = [1.0, (2 * 0.5 * 0.25 + c) / (0.5**2 + 0.25**2 + c)]
+    assert ssim(image, target, 2.0).tolist() == pytest.approx(wanted, rel=1e-4)

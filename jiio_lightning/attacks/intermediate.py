@@ -1,0 +1,70 @@
+"""Attacks on what the solver passes through on its way to the equilibrium (Yang et al. 2023, arXiv 2306.01429)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from jiio_lightning.attacks.base import Attack, starting_point
+from jiio_lightning.attacks.target import Target
+from jiio_lightning.core.steps import StepInput
+
+
+class IntermediateStates(Attack):
+    r"""PGD on the mean cross-entropy of the unrolled states of a plain solve, differentiated through the iterations themselves.
+
+    .. math:: \max_\delta \frac{1}{K - k_0 + 1} \sum_{k = k_0}^{K} \ell(h(z_k), y), \quad
+              z_{k+1} = z_k + a_z (f(z_k, x + \delta) - z_k), \; z_0 = 0
+
+    An implicit gradient is only as good as its two solves; where they hide a weakness, a gradient that uses neither finds it.
+    With ``first = unroll`` it is an attack on the truncated solve alone.
+
+    Args:
+        steps: gradients taken.
+        size: length of a step over eps.
+        unroll: K, iterations of the solve.
+        first: k_0, the first state that counts.
+        damping: a_z.
+        restarts: runs, the first from delta = 0, the others from random ones.
+
+    Raises:
+        ValueError: for a budget that cannot be run.
+    """
+
+    def __init__(
+        self, steps: int = 20, size: float = 0.2, unroll: int = 8, first: int = 4, damping: float = 1.0, restarts: int = 1
+    ) -> None:
+        super().__init__(restarts)
+        if steps < 1 or not size > 0 or not 1 <= first <= unroll:
+            raise ValueError(
+                f"IntermediateStates needs steps >= 1, size > 0 and 1 <= first <= unroll, got {steps}, {size}, {first}, {unroll}"
+            )
+        self.steps = steps
+        self.size = size
+        self.unroll = unroll
+        self.first = first
+        self.damping = damping
+
+    def perturb(self, target: Target, restart: int) -> Tensor:
+        project = target.threat.projection(target.pixels)
+        rule = target.threat.steepest(self.size * target.threat.eps)
+        delta = starting_point(target, restart, random_start=False)
+        state, settled = rule.init(delta), torch.zeros(len(delta), device=delta.device)
+        for step in range(self.steps):
+            cost, gradient = self._gradient(target, delta)
+            proposal, state = rule.step(StepInput(delta, gradient, cost, settled, step, self.steps), state)
+            delta = project(proposal)
+        return delta
+
+    def _gradient(self, target: Target, delta: Tensor) -> tuple[Tensor, Tensor]:
+        """Minus the mean cross-entropy ``(B,)`` and its gradient in delta ``(B, d)``."""
+        with torch.enable_grad():
+            delta = delta.detach().requires_grad_()
+            z, costs = delta.new_zeros(len(delta), target.net.hidden), []
+            for k in range(1, self.unroll + 1):
+                z = z + self.damping * (target.cell(z, delta) - z)
+                if k >= self.first:
+                    costs.append(-target.cross_entropy(z))
+            cost = torch.stack(costs).mean(dim=0)
+            (gradient,) = torch.autograd.grad(cost.sum(), delta)
+        return cost.detach(), gradient

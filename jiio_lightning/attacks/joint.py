@@ -1,0 +1,33 @@
+"""The paper's attack: z, mu and delta in one iteration (Sec. 4.3)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from jiio_lightning.attacks.base import Attack, starting_point
+from jiio_lightning.attacks.target import Target
+from jiio_lightning.core.inner import InnerSolver
+from jiio_lightning.core.solvers.base import FixedPoint
+
+
+class SolverAttack(Attack):
+    """Any inner solver as an attack: Joint (the paper's, 80 steps in Table 2), Nested, or your own.
+
+    Args:
+        solver: of Eq. 26; its step in x has to suit the norm (core.steps.Normalised for l2, Sign for linf).
+        warm: solves z at the start first; from z = 0 otherwise.
+        restarts: runs, the first from delta = 0, the others from random ones.
+        random_start: the first one from a random delta too.
+    """
+
+    def __init__(
+        self, solver: InnerSolver, warm: FixedPoint | None = None, restarts: int = 1, random_start: bool = False
+    ) -> None:
+        super().__init__(restarts)
+        self.solver = solver
+        self.warm = warm
+        self.random_start = random_start
+
+    def perturb(self, target: Target, restart: int) -> Tensor:
+        start = target.start(starting_point(target, restart, self.random_start), self.warm)
+        return self.solver(target.problem, start).v.x

@@ -1,0 +1,231 @@
+"""Measurement operators of inverse problems (Sec. 4.2): what is observed of an image.
+
+Images span [-1, 1]; standard deviations are quoted in those units. Every operator is linear in the image. Its random parts (where
+a hole is, the noise) come from one generator for each sample and from nothing else, so that they do not depend on the batch, the
+device or the precision.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.transforms.functional import gaussian_blur  # type: ignore[import-untyped]
+
+LinearMap = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    r"""What is observed of a batch of images, :math:`\hat y = A y + \varepsilon` (Eq. 21).
+
+    Args:
+        y: :math:`\hat y`, ``(B, ...)``.
+        apply: A with this batch's random parts fixed, images ``(B, C, H, W)`` to the shape of ``y``; linear and differentiable.
+        shown: ``y`` as images of the original size ``(B, C, H, W)``: unseen pixels are 0, a small image is enlarged.
+        seen: ``(B, 1, H, W)`` bool, False in the holes; None for an operator that leaves no pixel out.
+    """
+
+    y: Tensor
+    apply: LinearMap
+    shown: Tensor
+    seen: Tensor | None = None
+
+
+class Operator(ABC):
+    """Measures images. Without state: the random parts are a function of the generators."""
+
+    def __call__(self, image: Tensor, generators: Sequence[torch.Generator]) -> Measurement:
+        """Measure images ``(B, C, H, W)`` in [-1, 1], with one generator (on the host) for each sample.
+
+        Raises:
+            ValueError: if these are not images, or not one generator for each.
+        """
+        if image.ndim != 4 or not image.is_floating_point():
+            raise ValueError(f"an operator takes images (B, C, H, W) of floats, got {tuple(image.shape)} of {image.dtype}")
+        if len(generators) != len(image):
+            raise ValueError(f"an operator takes one generator for each image, got {len(generators)} for {len(image)}")
+        return self.measure(image, generators)
+
+    @abstractmethod
+    def measure(self, image: Tensor, generators: Sequence[torch.Generator]) -> Measurement:
+        """The measurement of a checked batch."""
+
+    def show(self, y: Tensor, size: Sequence[int]) -> Tensor:
+        """What is measured as images of the original ``size`` (H, W); as it is unless an operator says otherwise."""
+        return y
+
+
+class Identity(Operator):
+    """A = I: the image itself. Eq. 22 is then the generator's own inner problem (Eq. 20)."""
+
+    def measure(self, image: Tensor, generators: Sequence[torch.Generator]) -> Measurement:
+        return Measurement(image, _same, image)
+
+
+class Mask(Operator):
+    """A sets some pixels to 0, in all channels alike (inpainting)."""
+
+    def measure(self, image: Tensor, generators: Sequence[torch.Generator]) -> Measurement:
+        height, width = image.shape[-2:]
+        masks = [self.draw(height, width, generator) for generator in generators]
+        seen = torch.stack(masks).unsqueeze(1).to(image.device)
+
+        def apply(image: Tensor) -> Tensor:
+            return image * seen
+
+        y = apply(image)
+        return Measurement(y, apply, y, seen)
+
+    @abstractmethod
+    def draw(self, height: int, width: int, generator: torch.Generator) -> Tensor:
+        """The pixels that one sample keeps ``(H, W)``, bool, on the host."""
+
+
+class SquareMask(Mask):
+    """A square hole inside the image, all positions equally likely (Sec. 4.2: 20x20 of 64x64).
+
+    Args:
+        share: side of the hole over the shorter side of the image, in (0, 1); rounded to whole pixels, at least one.
+
+    Raises:
+        ValueError: for another share.
+    """
+
+    def __init__(self, share: float = 20 / 64) -> None:
+        if not 0 < share < 1:
+            raise ValueError(f"SquareMask needs 0 < share < 1, got {share}")
+        self.share = share
+
+    def side(self, height: int, width: int) -> int:
+        """Pixels a side of the hole."""
+        return max(1, int(self.share * min(height, width) + 0.5))
+
+    def draw(self, height: int, width: int, generator: torch.Generator) -> Tensor:
+        side = self.side(height, width)
+        top, left = (int(torch.randint(room - side + 1, (), generator=generator)) for room in (height, width))
+        seen = torch.ones(height, width, dtype=torch.bool)
+        seen[top : top + side, left : left + side] = False
+        return seen
+
+
+class PixelMask(Mask):
+    """Pixels missing here and there: a fixed number of them is kept, every choice equally likely.
+
+    Args:
+        keep: share of the pixels that is kept, in (0, 1).
+
+    Raises:
+        ValueError: for another share.
+    """
+
+    def __init__(self, keep: float = 0.5) -> None:
+        if not 0 < keep < 1:
+            raise ValueError(f"PixelMask needs 0 < keep < 1, got {keep}")
+        self.keep = keep
+
+    def draw(self, height: int, width: int, generator: torch.Generator) -> Tensor:
+        order = torch.randperm(height * width, generator=generator)
+        return (order < round(self.keep * height * width)).view(height, width)
+
+
+class GaussianBlur(Operator):
+    """A is the convolution with a normalised Gaussian, the image mirrored at its border.
+
+    Args:
+        sigma: standard deviation in pixels, above 0.
+        radius: pixels from the kernel's middle to its edge; 3 sigma unless given.
+
+    Raises:
+        ValueError: for a sigma or a radius that is not positive, or images that the kernel does not fit in.
+    """
+
+    def __init__(self, sigma: float = 1.0, radius: int | None = None) -> None:
+        self.radius = int(3 * sigma + 0.5) if radius is None else radius
+        if sigma <= 0 or self.radius < 1:
+            raise ValueError(f"GaussianBlur needs sigma > 0 and a radius of at least 1 pixel, got {sigma} and {self.radius}")
+        self.sigma = sigma
+
+    def measure(self, image: Tensor, generators: Sequence[torch.Generator]) -> Measurement:
+        if self.radius >= min(image.shape[-2:]):
+            raise ValueError(
+                f"GaussianBlur(sigma={self.sigma:g}) reaches {self.radius} pixels far, which images of {tuple(image.shape[-2:])} "
+                "cannot be mirrored by: lower sigma or radius"
+            )
+
+        def apply(image: Tensor) -> Tensor:
+            return gaussian_blur(image, [2 * self.radius + 1] * 2, [self.sigma] * 2)
+
+        y = apply(image)
+        return Measurement(y, apply, y)
+
+
+class Downsampling(Operator):
+    """A averages blocks of pixels (super-resolution).
+
+    Args:
+        factor: pixels a side of a block, at least 2.
+
+    Raises:
+        ValueError: for a smaller factor, or images whose sides it does not divide.
+    """
+
+    def __init__(self, factor: int = 2) -> None:
+        if factor < 2:
+            raise ValueError(f"Downsampling needs a factor of at least 2, got {factor}")
+        self.factor = factor
+
+    def measure(self, image: Tensor, generators: Sequence[torch.Generator]) -> Measurement:
+        height, width = image.shape[-2:]
+        if height % self.factor or width % self.factor:
+            raise ValueError(f"Downsampling(factor={self.factor}) does not divide images of {height}x{width}")
+
+        def apply(image: Tensor) -> Tensor:
+            return F.avg_pool2d(image, self.factor)
+
+        y = apply(image)
+        return Measurement(y, apply, self.show(y, (height, width)))
+
+    def show(self, y: Tensor, size: Sequence[int]) -> Tensor:
+        """Every pixel as its block."""
+        return F.interpolate(y, size=tuple(size), mode="nearest")
+
+
+class GaussianNoise(Operator):
+    r"""Another operator's measurement with noise.
+
+    .. math:: \hat y = A y + \varepsilon, \quad \varepsilon \sim \mathcal{N}(0, \sigma^2 I)
+
+    A hole stays empty: there is no noise on what is not measured. The result is not clipped to [-1, 1] (as in the released code).
+
+    Args:
+        std: :math:`\sigma` in the units of images that span [-1, 1] (Table 4: 0.2 and 0.4), above 0.
+        of: the operator without noise; Identity, which makes it denoising, unless given.
+
+    Raises:
+        ValueError: for a std that is not positive.
+    """
+
+    def __init__(self, std: float = 0.2, of: Operator | None = None) -> None:
+        if std <= 0:
+            raise ValueError(f"GaussianNoise needs std > 0, got {std}")
+        self.std = std
+        self.of = Identity() if of is None else of
+
+    def measure(self, image: Tensor, generators: Sequence[torch.Generator]) -> Measurement:
+        clean = self.of.measure(image, generators)
+        rows = [torch.randn(clean.y.shape[1:], generator=generator, dtype=torch.float32) for generator in generators]
+        noise = self.std * torch.stack(rows).to(clean.y)
+        y = clean.y + (noise if clean.seen is None else noise * clean.seen)
+        return replace(clean, y=y, shown=self.show(y, image.shape[-2:]))
+
+    def show(self, y: Tensor, size: Sequence[int]) -> Tensor:
+        return self.of.show(y, size)
+
+
+def _same(image: Tensor) -> Tensor:
+    return image

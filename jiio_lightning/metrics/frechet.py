@@ -1,0 +1,115 @@
+"""The Frechet distance of two sets of images over named features (Heusel et al. 2017), and where its reference comes from."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
+
+Provenance = dict[str, Any]
+"""What decides a set of features, as plain data."""
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """The Gaussian that stands for a set of images.
+
+    Args:
+        mean: of the features ``(F,)``, float64.
+        covariance: of the features ``(F, F)``, unbiased, float64.
+        count: of the images.
+    """
+
+    mean: np.ndarray
+    covariance: np.ndarray
+    count: int
+
+    @classmethod
+    def of(cls, features: np.ndarray) -> Statistics:
+        """Of features ``(N, F)``.
+
+        Raises:
+            ValueError: of fewer than two images, or of features that are not finite.
+        """
+        if len(features) < 2:
+            raise ValueError(f"a Frechet distance needs at least two images on each side, one has {len(features)}")
+        if not np.isfinite(features).all():
+            raise ValueError(
+                "a Frechet distance needs finite features: an image has NaN or Inf pixels, or the extractor's weights do"
+            )
+        values = np.asarray(features, dtype=np.float64)
+        return cls(values.mean(axis=0), np.atleast_2d(np.cov(values, rowvar=False)), len(values))
+
+    def save(self, path: Path, provenance: Provenance) -> None:
+        """Write them with what they are of, in one go and without pickle."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        with part.open("wb") as file:
+            np.savez(
+                file, mean=self.mean, covariance=self.covariance, count=self.count, provenance=np.array(_canonical(provenance))
+            )
+        part.replace(path)
+
+    @classmethod
+    def load(cls, path: Path, provenance: Provenance) -> Statistics:
+        """Read what :meth:`save` has written.
+
+        Raises:
+            ValueError: if they are of something else than ``provenance``, or cannot be read.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                found = json.loads(str(file["provenance"]))
+                statistics = cls(file["mean"], file["covariance"], int(file["count"]))
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{path} holds no reference statistics ({error}): remove it, and they are made again") from error
+        wanted = json.loads(_canonical(provenance))
+        differing = sorted(key for key in {*found, *wanted} if found.get(key) != wanted.get(key))
+        if differing:
+            told = "; ".join(f"{key} is {found.get(key)!r}, wanted {wanted.get(key)!r}" for key in differing)
+            raise ValueError(f"{path} holds statistics of something else: {told}. Remove it, or name another cache")
+        return statistics
+
+
+def frechet_distance(one: Statistics, other: Statistics) -> float:
+    r"""Squared Frechet distance of two Gaussians, by torch-fidelity.
+
+    .. math:: \|m_1 - m_2\|^2 + \operatorname{tr}(C_1 + C_2 - 2 (C_1 C_2)^{1/2})
+
+    It is biased upwards for few images: compare figures of equal counts only (the paper's FIDs are of all test images).
+
+    Raises:
+        ValueError: for features of different widths.
+    """
+    if one.mean.shape != other.mean.shape:
+        raise ValueError(
+            f"features of widths {one.mean.size} and {other.mean.size} cannot be compared: use one extractor for both"
+        )
+    pair = [{"mu": side.mean, "sigma": side.covariance} for side in (one, other)]
+    return float(fid_statistics_to_metric(*pair, verbose=False)[KEY_METRIC_FID])
+
+
+def bootstrap_deviation(features: np.ndarray, reference: Statistics, resamples: int, seed: int) -> float:
+    """Standard deviation of the distance over images that are drawn again with replacement, the reference held fixed.
+
+    The deviation, not the quantiles: a resample has fewer different images than the set, and the distance's bias for few images
+    shifts all of its quantiles upwards.
+
+    Args:
+        features: of the images that are judged ``(N, F)``.
+        reference: what they are compared with.
+        resamples: how many; at least 2.
+        seed: of the draws.
+    """
+    random = np.random.default_rng(seed)
+    draws = (random.integers(len(features), size=len(features)) for _ in range(resamples))
+    return float(np.std([frechet_distance(Statistics.of(features[draw]), reference) for draw in draws], ddof=1))
+
+
+def _canonical(provenance: Provenance) -> str:
+    return json.dumps(provenance, sort_keys=True)

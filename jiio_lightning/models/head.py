@@ -1,0 +1,79 @@
+"""Vectors from the maps of all scales: the classification head of MDEQ (Bai et al. 2020, App. A), with group norms."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from jiio_lightning.models.blocks import group_norm
+
+
+class Bottleneck(nn.Module):
+    """1x1 - norm - ReLU - 3x3 - norm - ReLU - 1x1 - norm, plus a path of 1x1 - norm, then ReLU.
+
+    Args:
+        inputs: channels of the map.
+        width: channels in between.
+        outputs: channels that leave.
+        groups: of the group norms.
+    """
+
+    def __init__(self, inputs: int, width: int, outputs: int, groups: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(inputs, width, 1, bias=False),
+            group_norm(width, groups),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            group_norm(width, groups),
+            nn.ReLU(),
+            nn.Conv2d(width, outputs, 1, bias=False),
+            group_norm(outputs, groups),
+        )
+        self.skip = nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), group_norm(outputs, groups))
+        self.relu = nn.ReLU()
+
+    def forward(self, z: Tensor) -> Tensor:
+        """``(B, inputs, H, W)`` to ``(B, outputs, H, W)``."""
+        return self.relu(self.layers(z) + self.skip(z))
+
+
+class PooledHead(nn.Module):
+    """Each scale is widened by a bottleneck, the finer ones are strided down and added; 1x1 - ReLU, pooling, linear.
+
+    MDEQ takes the mean over the whole map. With batch norms that works; a group norm fixes the mean of each sample's map, which
+    leaves the pooled vector hardly anything to say: on MNIST a net with the global mean was right in 14 % after 50 steps, with a
+    3x3 grid of means in 84 %, with all of z in 91 %. For the same reason the last 1x1 convolution has no norm.
+
+    Args:
+        channels: of each scale, finest first.
+        outputs: width of the result: classes, or the numbers of a latent.
+        width: channels inside a bottleneck; four times as many leave it.
+        features: channels that are pooled.
+        groups: of the group norms.
+        pool: side of the grid of means; 1 is MDEQ's.
+
+    Raises:
+        ValueError: if pool is below 1.
+    """
+
+    def __init__(
+        self, channels: tuple[int, ...], outputs: int, width: int = 16, features: int = 128, groups: int = 8, pool: int = 4
+    ) -> None:
+        super().__init__()
+        if pool < 1:
+            raise ValueError(f"a pooled head needs pool >= 1, got {pool}")
+        wide = 4 * width
+        self.widen = nn.ModuleList(Bottleneck(inputs, width, wide, groups) for inputs in channels)
+        self.down = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(wide, wide, 3, stride=2, padding=1, bias=False), group_norm(wide, groups), nn.ReLU())
+            for _ in channels[1:]
+        )
+        self.features = nn.Sequential(nn.Conv2d(wide, features, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(pool), nn.Flatten())
+        self.linear = nn.Linear(features * pool**2, outputs)
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        """Maps ``(B, C_i, H_i, W_i)`` to ``(B, outputs)``."""
+        merged = self.widen[0](maps[0])
+        for widen, down, z in zip(self.widen[1:], self.down, maps[1:], strict=True):
+            merged = widen(z) + down(merged)
+        return self.linear(self.features(merged))

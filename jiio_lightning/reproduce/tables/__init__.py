@@ -1,0 +1,9 @@
+"""The tables and figures of the paper, each a function of the budget."""
+
+from collections.abc import Callable
+
+from jiio_lightning.reproduce.plan import Budget, Table
+from jiio_lightning.reproduce.tables.generation import table1
+from jiio_lightning.reproduce.tables.speed import fig3, fig4, table3
+
+TABLES: dict[str, Callable[[Budget], Table]] = {"table1": table1, "table3": table3, "fig3": fig3, "fig4": fig4}

@@ -1,0 +1,184 @@
+"""Adversarial training of equilibrium classifiers (Sec. 4.3, B.2)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.utils import parametrize
+
+from jiio_lightning.attacks.base import Attack, Attacked
+from jiio_lightning.attacks.named import CLEAN, JIIO, named_attack
+from jiio_lightning.attacks.target import Target
+from jiio_lightning.attacks.threat import ThreatModel
+from jiio_lightning.core.inner import InnerSolution
+from jiio_lightning.core.outer import DualReuse, Loss, OuterGradient
+from jiio_lightning.core.problem import InnerProblem
+from jiio_lightning.core.solvers.base import FixedPoint
+from jiio_lightning.core.state import Augmented
+from jiio_lightning.metrics.accuracy import accuracy_interval
+from jiio_lightning.models.interface import Classifier
+from jiio_lightning.tasks.base import JIIOTask
+
+UNCONVERGED = 1e-3
+"""Relative residual above which the equilibrium behind a verdict does not count as one."""
+
+
+class AdversarialTraining(JIIOTask):
+    r"""Trains a classifier on the worst perturbation of each image that the inner solver finds (Eq. 25-26).
+
+    .. math:: \min_\theta \sum_i \ell(h_\theta(z_i^*), y_i) \quad \text{with} \quad
+              z_i^*, \delta_i^* = \arg\min_{\delta, z} -\ell(h_\theta(z), y_i) \quad \text{s.t.} \quad
+              z = f_\theta(z, x_i + \delta), \; \|\delta\| \le \epsilon
+
+    The regime is the injected solver: Joint (the paper's), Nested (PGD), or Nested with a single evaluation, which solves z and
+    mu at the clean image and so trains with the ordinary implicit gradient (conf/solver/adversarial_*.yaml). The outer loss is
+    minus the inner one: its gradient is minus that of the Lagrangian, with the same mu (Eq. 19).
+
+    Args:
+        net: the classifier.
+        eps: radius of the ball, in units of pixels in [0, 1] (Table 5: 1, Table 8: 0.5).
+        norm: ``l2`` or ``linf``.
+        pixel_box: keep attacked images in [0, 1] (the paper does not).
+        learning_rate: of Adam (Table 9: 1e-3).
+        one_cycle: warm up and anneal over the run.
+        warm: solves z at the start before each inner solve; from z = 0 unless given (the paper).
+        random_start: start at a random perturbation in training (the paper starts at 0).
+        attacks: names of the attacks of ``jiio test`` (attacks.named): pgd, pgd_strong, jiio (the run file's ``solver.test``),
+            autoattack, intermediate.
+        own_attacks: further ones, by the name of their figures.
+        outer: outer gradient; DualReuse(sign=-1) unless given, with ``refine`` if mu is to be polished.
+        seed: of random starts, which are functions of (seed, step, sample).
+
+    Raises:
+        ValueError: for an eps, a norm or an outer gradient that cannot be meant.
+    """
+
+    def __init__(
+        self,
+        net: Classifier,
+        eps: float = 1.0,
+        norm: Literal["l2", "linf"] = "l2",
+        pixel_box: bool = False,
+        learning_rate: float = 1e-3,
+        one_cycle: bool = True,
+        warm: FixedPoint | None = None,
+        random_start: bool = False,
+        attacks: tuple[str, ...] = ("pgd", "jiio"),
+        own_attacks: dict[str, Attack] | None = None,
+        outer: OuterGradient | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(DualReuse(sign=-1) if outer is None else outer, learning_rate, one_cycle)
+        if isinstance(outer, DualReuse) and outer.sign > 0:
+            raise ValueError("adversarial training ascends in the inner loss: outer: DualReuse needs sign: -1")
+        self.net = net
+        self.threat = ThreatModel(eps, norm, pixel_box)
+        self.warm = warm
+        self.random_start = random_start
+        self.attacks = tuple(attacks)
+        self.own_attacks = {} if own_attacks is None else own_attacks
+        self.seed = seed
+        self._tally: dict[str, Tensor] = {}
+
+    def target(self, batch) -> Target:  # noqa: ANN001
+        """What there is to attack in a batch."""
+        return Target(self.net, batch.image, batch.label, batch.index, self.threat, self.injected.resolve, self.seed)
+
+    def problem(self, batch) -> InnerProblem:  # noqa: ANN001
+        """Eq. 26: minus the cross-entropy, delta in the ball."""
+        return self.target(batch).problem
+
+    def start(self, batch) -> Augmented:  # noqa: ANN001
+        """delta = 0, or random; z = 0, or the equilibrium there; mu = 0."""
+        target = self.target(batch)
+        random = self.random_start and self.training
+        return target.start(target.random(self.global_step) if random else target.zero(), self.warm)
+
+    def outer_loss(self, batch, problem: InnerProblem) -> Loss:  # noqa: ANN001
+        """The cross-entropy: minus the inner loss."""
+        return lambda z, x: -problem.loss(z, x)
+
+    def evaluate(self, batch, problem: InnerProblem, z: Tensor, x: Tensor) -> dict[str, Tensor]:  # noqa: ANN001
+        """``accuracy`` (0 or 1) and ``loss``, the cross-entropy, at an iterate."""
+        hits = self.net.h(z).argmax(dim=1) == batch.label
+        return {"accuracy": hits.float(), "loss": -problem.loss(z, x)}
+
+    def training_figures(self, batch, problem: InnerProblem, solution: InnerSolution) -> dict[str, Tensor]:  # noqa: ANN001
+        """``loss`` and ``accuracy`` under the attack, at the iterate that the solver returned."""
+        with torch.no_grad():
+            return {k: v.mean() for k, v in self.evaluate(batch, problem, solution.v.z, solution.v.x).items()}
+
+    def attack(self, name: str) -> Attack:
+        """One of ``own_attacks``, or a named one; ``jiio`` is the run file's ``solver.test``.
+
+        Raises:
+            ValueError: for a name that nobody has.
+        """
+        if name in self.own_attacks:
+            return self.own_attacks[name]
+        return named_attack(name, self.injected.budget(self), self.warm)
+
+    @torch.no_grad()
+    def attacked(self, batch, names: tuple[str, ...]) -> dict[str, Attacked]:  # noqa: ANN001
+        """The outcome of each attack by its name, judged at z solved again."""
+        target = self.target(batch)
+        with parametrize.cached():
+            return {name: self.attack(name)(target) for name in names}
+
+    def validation_step(self, batch, batch_idx: int) -> None:  # noqa: ANN001
+        """Clean images and the run file's own attack."""
+        self._log("val", _means(figures(self.attacked(batch, (CLEAN, JIIO)))), len(batch.index))
+
+    def test_step(self, batch, batch_idx: int) -> dict[str, Tensor]:  # noqa: ANN001
+        """For each attack X the ``accuracy_X``, ``loss_X``, ``residual_X`` and ``unconverged_X`` of each sample ``(B,)``; ``index``."""
+        found = figures(self.attacked(batch, self.test_attacks))
+        self._log("test", _means(found), len(batch.index))
+        self._count(found, len(batch.index))
+        return found | {"index": batch.index}
+
+    @property
+    def test_attacks(self) -> tuple[str, ...]:
+        """The names of the attacks of a test; clean images are always the first."""
+        return tuple(dict.fromkeys((CLEAN, *self.attacks, *self.own_attacks)))
+
+    def predict_step(self, batch, batch_idx: int) -> dict[str, Tensor]:  # noqa: ANN001
+        """``logits`` and ``label`` of clean images, and ``index``."""
+        verdict = self.attacked(batch, (CLEAN,))[CLEAN].verdict
+        return {"logits": verdict.logits, "label": batch.label, "index": batch.index}
+
+    def on_test_epoch_start(self) -> None:
+        self._tally = {}
+
+    def on_test_epoch_end(self) -> None:
+        """95 % intervals of the accuracies, ``accuracy_X_low`` and ``accuracy_X_high``, over all processes."""
+        tally = {name: self.trainer.strategy.reduce(count, reduce_op="sum") for name, count in self._tally.items()}
+        total = int(tally.pop("samples"))
+        for name, correct in tally.items():
+            low, high = accuracy_interval(int(correct), total)
+            self.log_dict({f"test/{name}_low": low, f"test/{name}_high": high})
+
+    def _count(self, found: dict[str, Tensor], samples: int) -> None:
+        """Correct samples so far, for the intervals."""
+        counts = {name: value.sum() for name, value in found.items() if name.startswith("accuracy_")}
+        for name, count in (counts | {"samples": torch.tensor(float(samples), device=self.device)}).items():
+            self._tally[name] = self._tally.get(name, torch.zeros_like(count)) + count
+
+
+def figures(attacked: dict[str, Attacked]) -> dict[str, Tensor]:
+    """Per-sample figures ``(B,)`` of each attack: accuracy, cross-entropy, and how well z was solved again for them."""
+    found: dict[str, Tensor] = {}
+    for name, outcome in attacked.items():
+        verdict = outcome.verdict
+        found |= {
+            f"accuracy_{name}": verdict.correct.float(),
+            f"loss_{name}": verdict.loss,
+            f"residual_{name}": verdict.residual,
+            f"unconverged_{name}": (verdict.residual > UNCONVERGED).float(),
+        }
+    return found
+
+
+def _means(found: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.mean() for name, value in found.items()}

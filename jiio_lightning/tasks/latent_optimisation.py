@@ -1,0 +1,76 @@
+"""What the tasks with a latent generator share: Generation and Inverse."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.utils import parametrize
+
+from jiio_lightning.core.outer import OuterGradient
+from jiio_lightning.core.problem import InnerProblem
+from jiio_lightning.core.state import Augmented
+from jiio_lightning.models.interface import Generator
+from jiio_lightning.tasks.base import JIIOTask
+
+
+class LatentOptimisation(JIIOTask):
+    """x is the latent of an image, found for each image by the inner solver; h(z) is the image.
+
+    Args:
+        net: the generator.
+        outer: how the gradient of the outer loss is taken.
+        learning_rate: of Adam.
+        one_cycle: warm up and anneal over the run.
+        loss_scale: factor on the inner loss and on the outer one, sums over pixels.
+    """
+
+    def __init__(
+        self,
+        net: Generator,
+        outer: OuterGradient,
+        learning_rate: float = 1e-3,
+        one_cycle: bool = True,
+        loss_scale: float = 1.0,
+    ) -> None:
+        super().__init__(outer, learning_rate, one_cycle)
+        self.net = net
+        self.loss_scale = loss_scale
+
+    def start(self, batch) -> Augmented:  # noqa: ANN001
+        """x = z = mu = 0."""
+        return Augmented.start(batch.image.new_zeros(len(batch.image), self.net.latent), self.net.hidden)
+
+    def outer_unit(self, batch) -> float:  # noqa: ANN001
+        """Pixels of an image times ``loss_scale``: the penalty is weighed against a mean squared error."""
+        return batch.image[0].numel() * self.loss_scale
+
+    @torch.no_grad()
+    def reconstruct(self, batch) -> Tensor:  # noqa: ANN001
+        """Feasible reconstructions ``(B, C, H, W)``."""
+        _, _, z, _ = self.feasible(batch)
+        with parametrize.cached():
+            return self.net.h(z)
+
+    @torch.no_grad()
+    def encode(self, batch) -> Tensor:  # noqa: ANN001
+        """Latents ``(B, d)`` of the images: x at the solution of the inner problem."""
+        _, solution, _, _ = self.feasible(batch)
+        return solution.v.x
+
+    @torch.no_grad()
+    def decode(self, x: Tensor) -> Tensor:
+        """Images ``(B, C, H, W)`` of latents ``(B, d)``: h at the equilibrium of f, solved tightly."""
+        with parametrize.cached():
+            z, _ = self.injected.resolve(InnerProblem(self.net.f, _nothing), x, self.net.hidden)
+            return self.net.h(z)
+
+    def predict_step(self, batch, batch_idx: int) -> dict[str, Tensor]:  # noqa: ANN001
+        """``latent``, ``image``, ``error`` and ``index`` of each sample."""
+        problem, solution, z, _ = self.feasible(batch)
+        error = self.evaluate(batch, problem, z, solution.v.x)["error"]
+        return {"latent": solution.v.x, "image": self.net.h(z), "error": error, "index": batch.index}
+
+
+def _nothing(z: Tensor, x: Tensor) -> Tensor:
+    """The loss of a problem that only its constraint is wanted of."""
+    return z.new_zeros(len(z))

@@ -1,0 +1,31 @@
+"""The optimiser of every task."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule
+
+
+def adam(module: LightningModule, learning_rate: float, one_cycle: bool) -> Any:
+    """Adam for all weights of a module (Table 9), as ``configure_optimizers`` returns it.
+
+    Args:
+        module: whose weights, and whose trainer knows how long the run is.
+        learning_rate: constant; the peak, with ``one_cycle``.
+        one_cycle: warm up and anneal over the run (Smith 2018).
+
+    Raises:
+        ValueError: for a cycle over a run without an end.
+    """
+    optimizer = torch.optim.Adam(module.parameters(), lr=learning_rate)
+    if not one_cycle:
+        return optimizer
+    steps = module.trainer.estimated_stepping_batches
+    if steps == float("inf"):
+        raise ValueError(
+            "one_cycle needs the length of the run: set trainer.max_steps or trainer.max_epochs, or one_cycle: false"
+        )
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=int(steps))
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -1,0 +1,323 @@
+"""Adversarial training: the gradient of the weights, the regimes, what is logged, and the command ``attack``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from jiio_lightning.attacks import PGD, SolverAttack
+from jiio_lightning.callbacks import AugmentedDEQSolver, JacobianRegularization
+from jiio_lightning.core import DualReuse, Joint, Nested
+from jiio_lightning.core.solvers import Anderson, FixedPoint, Picard
+from jiio_lightning.core.steps import Cosine, Normalised, Settled
+from jiio_lightning.data import Digits, ImageBatch
+from jiio_lightning.metrics.accuracy import accuracy_interval
+from jiio_lightning.models import ImageClassifier
+from jiio_lightning.tasks import AdversarialTraining
+from tests.attacks.smooth import TIGHT, Smooth
+from tests.conftest import REPO, metrics
+from tests.tasks.test_ddp import run
+
+SMALL = """\
+trainer:
+  max_steps: 3
+  limit_val_batches: 1
+  enable_progress_bar: false
+  enable_model_summary: false
+  num_sanity_val_steps: 0
+  val_check_interval: 3
+data: {batch_size: 4, eval_batch_size: 8, train_limit: 12, val_limit: 8, test_limit: 20}
+solver: {train: {init_args: {max_steps: 24}}, test: {init_args: {max_steps: 16}}}
+"""
+RUN = ("--config", REPO / "tasks/digits_adversarial.yaml", "--config", "small.yaml")
+
+
+def task(train, **options) -> AdversarialTraining:
+    """A smooth float64 task with an injected solver, tight re-solves, and a record of what it logs."""
+    model = AdversarialTraining(Smooth(), **{"eps": 0.4} | options).train()
+    solver = AugmentedDEQSolver(train, train, FixedPoint(Picard(), 400, tol=1e-14))
+    solver.setup(None, model, "fit")
+    model.logged = {}
+    model.log = lambda name, value, **_: model.logged.update({name: float(value)})
+    return model
+
+
+def batch(size: int = 4) -> ImageBatch:
+    image = torch.rand(size, 1, 2, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    return ImageBatch(image, torch.arange(size) % 3, torch.arange(size))
+
+
+def converged() -> Joint:
+    return Joint(Normalised(0.2), max_steps=600, tol=1e-13)
+
+
+def slope(model: AdversarialTraining, given: ImageBatch, direction: list[torch.Tensor]) -> float:
+    gradients = torch.autograd.grad(model.training_step(given, 0), list(model.parameters()))
+    return float(sum((gradient * part).sum() for gradient, part in zip(gradients, direction, strict=True)))
+
+
+@torch.no_grad()
+def resolved(model: AdversarialTraining, given: ImageBatch, direction: list[torch.Tensor], step: float) -> float:
+    """The mean cross-entropy under attack with moved weights, z, mu and delta solved again."""
+    weights = list(model.parameters())
+    torch._foreach_add_(weights, direction, alpha=step)
+    cost = model.inner(model.problem(given), model.start(given)).cost.mean()
+    torch._foreach_add_(weights, direction, alpha=-step)
+    return -float(cost)
+
+
+@pytest.mark.parametrize("norm, pixel_box", [("l2", False), ("l2", True)])
+def test_the_gradient_descends_the_attacked_loss(norm, pixel_box):
+    """With the ball active, and with the box: minus the Lagrangian's gradient is that of the re-solved cross-entropy (Eq. 19)."""
+    torch.manual_seed(0)
+    model, given = task(converged(), norm=norm, pixel_box=pixel_box), batch()
+    solution = model.inner(model.problem(given), model.start(given))
+    assert float(solution.residuals[:, :2].max()) < 1e-10
+    assert torch.allclose(solution.v.x.norm(dim=1), torch.tensor(0.4, dtype=torch.float64), atol=1e-9), "the ball is active"
+    direction = [torch.randn_like(weight) for weight in model.parameters()]
+    found = slope(model, given, direction)
+    wanted = (resolved(model, given, direction, 1e-5) - resolved(model, given, direction, -1e-5)) / 2e-5
+    assert found == pytest.approx(wanted, rel=1e-4) and abs(found) > 1e-3
+
+
+def test_the_clean_regime_is_the_ordinary_implicit_gradient():
+    torch.manual_seed(0)
+    given = batch()
+    model = task(Nested(Normalised(0.0), TIGHT, TIGHT, max_steps=1))
+    found = torch.autograd.grad(model.training_step(given, 0), list(model.parameters()))
+    z = torch.zeros(4, 5, dtype=torch.float64)
+    for _ in range(200):
+        z = model.net.f(z, given.image.flatten(1))  # differentiated through all iterations
+    wanted = torch.autograd.grad(F.cross_entropy(model.net.h(z), given.label), list(model.parameters()))
+    for ours, theirs in zip(found, wanted, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-11)
+
+
+def test_refining_mu_mends_a_dual_that_has_not_converged():
+    torch.manual_seed(0)
+    given, errors = batch(), []
+    exact = task(converged())
+    direction = [torch.randn_like(weight) for weight in exact.parameters()]
+    wanted = slope(exact, given, direction)
+    for refine in (None, TIGHT):
+        model = task(Joint(Normalised(0.2, Cosine()), max_steps=8), outer=DualReuse(sign=-1, refine=refine))
+        model.solver.trust_tol = 10.0
+        errors.append(abs(slope(model, given, direction) / wanted - 1))
+    assert errors[1] < 0.05 < errors[0], errors
+
+
+def test_the_losses_that_are_logged_are_cross_entropies():
+    """Not the Lagrangian, whose value off the constraint means nothing, and not its negative."""
+    given = batch()
+    model = task(Joint(Normalised(0.2), max_steps=3))
+    model.solver.trust_tol = 10.0
+    model.training_step(given, 0)
+    solution = model.inner(model.problem(given), model.start(given))
+    logits = model.net.h(solution.v.z)
+    assert model.logged["train/loss"] == pytest.approx(float(F.cross_entropy(logits, given.label)), rel=1e-10)
+    assert model.logged["train/loss"] == pytest.approx(-model.logged["train/cost"], rel=1e-10)
+    assert model.logged["train/loss"] != pytest.approx(-float(model.problem(given).lagrangian(solution.v).mean()), rel=1e-3)
+    assert model.logged["train/accuracy"] == pytest.approx(float((logits.argmax(dim=1) == given.label).double().mean()))
+
+
+def test_starts():
+    given = batch()
+    cold = task(converged()).start(given)
+    assert not cold.x.any() and not cold.z.any() and not cold.mu.any()
+    warm = task(converged(), warm=TIGHT).start(given)
+    model = task(converged(), random_start=True)
+    assert torch.allclose(warm.z, model.net.f(warm.z, given.image.flatten(1)), atol=1e-12) and not warm.x.any()
+    drawn = model.start(given).x
+    model.threat.check(given.image.flatten(1), drawn)
+    assert drawn.any() and drawn.equal(model.start(given).x), "a function of (seed, step, sample)"
+    assert not model.eval().start(given).x.any(), "in training alone"
+
+
+def test_settling_lets_the_dual_converge():
+    """What keeps the trust mask of the solver from silencing every sample; steps that go on leave mu behind."""
+    given = batch()
+    residuals = []
+    for schedule in (None, Settled(Cosine(), steps=15)):
+        model = task(Joint(Normalised(0.3, schedule), max_steps=40), pixel_box=True)
+        residuals.append(float(model.inner(model.problem(given), model.start(given)).residuals[:, 1].median()))
+    assert residuals[1] < 1e-2
+    schedule = Settled(Cosine(), steps=10)
+    assert [schedule(step, 40) for step in (0, 15, 30, 39)] == pytest.approx([1.0, 0.5, 0.0, 0.0])
+    with pytest.raises(ValueError, match="steps >= 0"):
+        Settled(steps=-1)
+
+
+def test_a_test_step_returns_figures_of_each_sample():
+    given = batch(6)
+    strong = SolverAttack(Joint(Normalised(0.2), max_steps=50), restarts=2)
+    model = task(Joint(Normalised(0.2, Cosine()), max_steps=30), attacks=("jiio",), own_attacks={"own": strong}).eval()
+    found = model.test_step(given, 0)
+    kinds, names = ("accuracy", "loss", "residual", "unconverged"), ("clean", "jiio", "own")
+    assert set(found) == {f"{kind}_{name}" for kind in kinds for name in names} | {"index"}
+    assert all(value.shape == (6,) for value in found.values()) and found["index"].equal(given.index)
+    assert bool((found["loss_jiio"] > found["loss_clean"]).all()) and bool((found["loss_own"] >= found["loss_jiio"] - 1e-6).all())
+    clean = model.target(given).judge(torch.zeros(6, 6, dtype=torch.float64))
+    assert found["accuracy_clean"].equal(clean.correct.float()) and found["residual_clean"].max() < 1e-10
+    assert not found["unconverged_clean"].any()
+
+
+@pytest.mark.parametrize("correct, total", [(0, 10), (10, 10), (963, 1000)])
+def test_the_interval_of_an_accuracy(correct, total):
+    low, high = accuracy_interval(correct, total)
+    z, share = 1.959964, correct / total
+    centre = (share + z**2 / (2 * total)) / (1 + z**2 / total)
+    half = z / (1 + z**2 / total) * (share * (1 - share) / total + z**2 / (4 * total**2)) ** 0.5
+    assert (low, high) == (pytest.approx(centre - half, abs=1e-6), pytest.approx(centre + half, abs=1e-6))
+    with pytest.raises(ValueError, match="0 <= correct <= total"):
+        accuracy_interval(2, 1)
+
+
+def test_what_cannot_be_meant():
+    with pytest.raises(ValueError, match="needs eps > 0"):
+        AdversarialTraining(Smooth(), eps=-1.0)
+    with pytest.raises(ValueError, match="outer: DualReuse needs sign: -1"):
+        AdversarialTraining(Smooth(), outer=DualReuse())
+    model, given = task(converged()), batch()
+    with pytest.raises(ValueError, match="set data.value_range"):
+        model.training_step(given._replace(image=given.image - 0.5), 0)
+    with pytest.raises(ValueError, match="no attack 'fgsm'"):
+        model.attack("fgsm")
+
+
+# the command
+
+
+@pytest.fixture(scope="session")
+def fitted(tmp_path_factory, prepared) -> Path:
+    """The checkpoint of three training steps on digits."""
+    from tests.conftest import call
+
+    folder = tmp_path_factory.mktemp("adversarial")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("JIIO_DATA", str(prepared))
+        Path("small.yaml").write_text(SMALL)
+        assert call("fit", *RUN) == 0
+    return folder / "runs/digits_adversarial/checkpoints/last.ckpt"
+
+
+@pytest.fixture
+def attack(jiio, fitted):
+    """``jiio attack`` on that checkpoint."""
+    Path("small.yaml").write_text(SMALL)
+    return lambda *words: jiio("attack", *RUN, "--ckpt_path", fitted, *words)
+
+
+def test_fit_and_test_write_their_figures(jiio, fitted):
+    (row,) = [row for row in metrics(fitted.parents[1] / "version_0") if row["val/accuracy_jiio"]]
+    assert {"val/accuracy_clean", "val/loss_clean", "val/loss_jiio", "val/unconverged_jiio"} <= set(row)
+    Path("small.yaml").write_text(SMALL)
+    assert jiio("test", *RUN, "--ckpt_path", fitted, "--model.attacks", '["jiio"]', "--data.test_limit", 12) == 0
+    (row,) = metrics(Path("runs/digits_adversarial/version_0"))
+    for name in ("clean", "jiio"):
+        accuracy = float(row[f"test/accuracy_{name}"])
+        low, high = accuracy_interval(round(12 * accuracy), 12)
+        assert float(row[f"test/accuracy_{name}_low"]) == pytest.approx(low, abs=1e-6)
+        assert float(row[f"test/accuracy_{name}_high"]) == pytest.approx(high, abs=1e-6)
+    assert "test/accuracy_pgd" not in row and float(row["test/loss_jiio"]) >= float(row["test/loss_clean"])
+
+
+@pytest.mark.parametrize("regime", ["adversarial_pgd", "adversarial_clean"])
+def test_a_regime_is_one_line(jiio, regime):
+    Path("small.yaml").write_text(SMALL.replace("{max_steps: 24}", "{}"))
+    assert jiio("fit", *RUN, "--solver", REPO / f"conf/solver/{regime}.yaml", "--trainer.max_steps", 1) == 0
+    rows = [row for row in metrics(Path("runs/digits_adversarial/version_0")) if row.get("train/trusted")]
+    assert all(float(row["train/trusted"]) > 0.7 for row in rows)
+
+
+def test_attack_writes_a_table_a_record_a_picture_and_the_set(attack, capsys):
+    assert attack("--attack", "intermediate,jiio", "--eps", 0.5, "--n", 10, "--save_set", "true") == 0
+    shown = capsys.readouterr().out
+    folder = Path("runs/digits_adversarial/attack")
+    record = json.loads((folder / "attack.json").read_text())
+    assert list(record) == ["clean", "intermediate", "jiio", "samples", "threat", "provenance"]
+    assert record["samples"] == 10 and record["threat"] == {"eps": 0.5, "norm": "l2", "pixel_box": False}
+    assert record["jiio"]["length"] == pytest.approx(0.5, abs=1e-4) and record["clean"]["length"] == 0
+    assert record["jiio"]["accuracy_low"] <= record["jiio"]["accuracy"] <= record["jiio"]["accuracy_high"]
+    assert record["jiio"]["residual"] < 1e-3 and "10 held-out samples, l2 eps 0.5" in shown
+    arrays = np.load(folder / "attacked.npz")
+    assert arrays["image"].shape == arrays["delta"].shape == (10, 1, 8, 8) and arrays["logits"].shape == (10, 10)
+    assert (arrays["logits"].argmax(axis=1) == arrays["label"]).mean() == pytest.approx(record["jiio"]["accuracy"])
+    assert arrays["index"].tolist() == list(range(10))
+    assert (folder / "attack.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize(
+    "words, complaint",
+    [
+        (("--attack", "pdg"), "there is no attack 'pdg': choose from clean"),
+        (("--eps", 0), "an attack needs eps > 0"),
+        (("--n", 999), "the test split has 20 samples, --n wants 999"),
+        (("--n", 0), "--n of at least 1"),
+        (("--data.value_range", "[-1.0,1.0]", "--attack", "jiio"), "set data.value_range: [0, 1]"),
+    ],
+)
+def test_mistakes_are_one_line(attack, capsys, words, complaint):
+    assert attack(*words) == 1
+    message = capsys.readouterr().err
+    assert complaint in message and "Traceback" not in message
+
+
+def test_attack_wants_a_classifier(jiio, checkpoint, capsys):
+    assert jiio("attack", "--config", "tiny.yaml", "--ckpt_path", checkpoint) == 1
+    assert "attack needs the task AdversarialTraining, the run file has Generation" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_weights_of_one(jiio):
+    """Three steps in float64, random starts and all."""
+    Path("small.yaml").write_text(SMALL)
+    options = ("--trainer.precision", "64-true", "--model.random_start", "true", "--trainer.limit_val_batches", "0")
+    path = Path("runs/digits_adversarial/checkpoints/last.ckpt")
+    assert jiio("fit", *RUN, *options) == 0
+    alone = torch.load(path, weights_only=True)["state_dict"]
+    path.unlink()
+    two = ("--trainer.devices", "2", "--trainer.strategy", "ddp", "--data.batch_size", "2")
+    run([sys.executable, "-m", "jiio_lightning", "fit", *map(str, RUN), *options, *two])
+    shared = torch.load(path, weights_only=True)["state_dict"]
+    assert max(float((tensor - shared[name]).abs().max()) for name, tensor in alone.items()) < 1e-6
+
+
+@pytest.mark.slow
+def test_the_joint_attack_is_as_strong_as_pgd_at_equal_evaluations(tmp_path, monkeypatch):
+    """On a trained classifier and 256 images, counting evaluations of f and backward passes through it alike.
+
+    PGD with warm solves of 6 + 6 takes 20 * 12 of them; 110 joint steps take 220, and their warm start 10.
+    """
+    monkeypatch.setenv("JIIO_DATA", str(tmp_path))
+    data = Digits(value_range=(0.0, 1.0), batch_size=64, eval_batch_size=256)
+    data.prepare_data()
+    data.setup()
+    torch.manual_seed(0)
+    net = ImageClassifier((8, 8), (1, 8, 8), expansion=1, head_width=4, features=32)
+    solve = FixedPoint(Anderson(memory=6), 15)
+    model = AdversarialTraining(net, eps=0.5, one_cycle=False)
+    AugmentedDEQSolver(Nested(Normalised(0.0), solve, solve, max_steps=1), Joint()).setup(None, model, "fit")
+    JacobianRegularization(0.01, 1, mode_coefficient=0.1).setup(None, model, "fit")
+    model.log = lambda *_, **__: None
+    optimiser = torch.optim.Adam(net.parameters(), 1e-2)
+    for _ in range(12):
+        for given in data.train_dataloader():
+            optimiser.zero_grad()
+            model.training_step(given, 0).backward()
+            optimiser.step()
+    target = model.eval().target(next(iter(data.test_dataloader())))
+    clean = target.judge(target.zero()).correct.float().mean()
+    assert clean > 0.9
+    short = FixedPoint(Anderson(memory=6), 6)
+    pgd = PGD(20, forward=short, backward=short, warm=True)(target).verdict.correct.float().mean()
+    step = Normalised(0.2, Settled(Cosine(), steps=10))
+    attack = SolverAttack(Joint(step, max_steps=110), warm=FixedPoint(Anderson(memory=6), 10))
+    joint = attack(target).verdict.correct.float().mean()
+    assert pgd < clean - 0.1 and joint < pgd + 0.03, (clean, pgd, joint)
