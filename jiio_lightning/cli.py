@@ -57,7 +57,7 @@ class Parser(LightningArgumentParser):
 
 
 class JIIOCLI(LightningCLI):
-    """LightningCLI with the two injected callbacks as top-level keys and the commands ``compare`` and ``attack``."""
+    """LightningCLI with the two injected callbacks as top-level keys and the commands ``compare``, ``attack`` and ``sample``."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(AugmentedDEQSolver, "solver")
@@ -71,8 +71,8 @@ class JIIOCLI(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """Lightning's commands, ``compare`` and ``attack``."""
-        return LightningCLI.subcommands() | {name: {"model", "datamodule"} for name in ("compare", "attack")}
+        """Lightning's commands, ``compare``, ``attack`` and ``sample``."""
+        return LightningCLI.subcommands() | {name: {"model", "datamodule"} for name in ("compare", "attack", "sample")}
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse, and look at the checkpoint before any work begins."""

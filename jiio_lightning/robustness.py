@@ -18,7 +18,7 @@ from torch import Tensor
 
 from jiio_lightning.attacks.named import CLEAN
 from jiio_lightning.attacks.threat import ThreatModel
-from jiio_lightning.metrics.accuracy import accuracy_interval
+from jiio_lightning.metrics.intervals import share_interval
 from jiio_lightning.provenance import provenance
 from jiio_lightning.tasks.adversarial import AdversarialTraining, figures
 
@@ -88,7 +88,8 @@ def measure(task: AdversarialTraining, batches: Sequence[Any], attacks: Sequence
     names = tuple(dict.fromkeys((CLEAN, *attacks)))
     for name in names:
         task.attack(name)  # a name that nobody knows is an error before any work
-    rows, arrays = {}, {}
+    rows: dict[str, Row] = {}
+    arrays: dict[str, Tensor] = {}
     for name in names:
         rows[name], arrays = _row(task, batches, name)
     return Robustness(rows, len(arrays["label"]), task.threat, arrays)
@@ -100,8 +101,7 @@ def _row(task: AdversarialTraining, batches: Sequence[Any], name: str) -> tuple[
     seconds = time.perf_counter() - began
     parts = [figures(outcome) for outcome in outcomes]
     found = {key.removesuffix(f"_{name}"): torch.cat([part[key] for part in parts]).cpu() for key in parts[0]}
-    samples = len(found["accuracy"])
-    low, high = accuracy_interval(int(found["accuracy"].sum()), samples)
+    low, high = share_interval(found["accuracy"].numpy())
     delta = torch.cat([outcome[name].delta for outcome in outcomes])
     means = {key: float(found[key].mean()) for key in ("accuracy", "loss", "unconverged")}
     residual, length = float(found["residual"].max()), float(task.threat.length(delta).max())

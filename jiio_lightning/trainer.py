@@ -1,4 +1,4 @@
-"""Lightning's trainer with the commands that it lacks: compare and attack."""
+"""Lightning's trainer with the commands that it lacks: compare, attack and sample."""
 
 from __future__ import annotations
 
@@ -8,23 +8,27 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning import LightningDataModule, Trainer
-from pytorch_lightning.utilities import move_data_to_device
+from pytorch_lightning import LightningDataModule, LightningModule, Trainer
+from pytorch_lightning.utilities import move_data_to_device, rank_zero_info
 from tqdm import tqdm
 
 from jiio_lightning.checkpoint import read_checkpoint
 from jiio_lightning.comparison import Bench, Comparison, Curve, mean_curve, paper_baseline, with_budget
 from jiio_lightning.core.joint import Joint
 from jiio_lightning.core.nested import Nested
+from jiio_lightning.data.module import ImageDataModule
 from jiio_lightning.metrics.pca import pca_error
 from jiio_lightning.report import write_report
 from jiio_lightning.robustness import Robustness, measure, write_robustness
+from jiio_lightning.sampling import DENSITY, GRID, IMAGES, Samples, claim, make_density, training_latents, write_samples
 from jiio_lightning.tasks.adversarial import AdversarialTraining
+from jiio_lightning.tasks.autoencoding import Autoencoding
 from jiio_lightning.tasks.base import JIIOTask
+from jiio_lightning.tasks.generation import Generation
 
 
 class JIIOTrainer(Trainer):
-    """A Trainer that can also compare solvers and attack classifiers. All of its options are Lightning's."""
+    """A Trainer that can also compare solvers, attack classifiers and sample generators. All of its options are Lightning's."""
 
     def compare(
         self,
@@ -119,7 +123,53 @@ class JIIOTrainer(Trainer):
         write_robustness(robustness, Path(self.default_root_dir) / "attack", save_set)
         return robustness
 
-    def _load(self, model: JIIOTask, datamodule: LightningDataModule, ckpt_path: str) -> None:
+    def sample(
+        self,
+        model: LightningModule,
+        datamodule: LightningDataModule,
+        ckpt_path: str,
+        n: int = 10_000,
+        density: str = "gmm",
+        out: str | None = None,
+        latents: int = 10_000,
+        batch_size: int = 250,
+        seed: int = 0,
+    ) -> Samples:
+        """Fit a density to the latents of training images, sample it and write the images that it decodes to.
+
+        Latents are what the run file's own test solver finds (Generation) or the encoder's means (Autoencoding).
+
+        Args:
+            model: the task.
+            datamodule: its data, images in [-1, 1].
+            ckpt_path: weights.
+            n: images to make.
+            density: gmm (a mixture of 20 normal distributions), vae_gmm (C.2: a VAE of the latents and a mixture of its own) or
+                prior (N(0, I), for VAEs).
+            out: folder; samples in the run's own unless given.
+            latents: training images whose latents the density is fitted to, at most.
+            batch_size: images at once.
+            seed: of the density and its samples.
+
+        Raises:
+            ValueError: if the task has no latents, the folder holds other files or the checkpoint cannot be used.
+        """
+        if not isinstance(model, (Generation, Autoencoding)):
+            raise ValueError(f"sample needs the task Generation or Autoencoding, the run file has {type(model).__name__}")
+        if not isinstance(datamodule, ImageDataModule):
+            raise ValueError(f"sample needs a data module of images, the run file has {type(datamodule).__name__}")
+        if min(n, latents, batch_size) < 1:
+            raise ValueError(f"sample needs --n, --latents and --batch_size of at least 1, got {n}, {latents} and {batch_size}")
+        chosen = make_density(density, model)
+        folder = claim(Path(self.default_root_dir) / "samples" if out is None else Path(out))
+        self._load(model, datamodule, ckpt_path)
+        found = training_latents(model, datamodule.dataset("train"), latents, batch_size)
+        chosen.fit(found, seed).save(folder / DENSITY)
+        write_samples(model, chosen, folder, n, batch_size, seed)
+        rank_zero_info(f"samples: {n} images in {folder / IMAGES}, the first ones in {folder / GRID}")
+        return Samples(folder, n, found, chosen)
+
+    def _load(self, model: LightningModule, datamodule: LightningDataModule, ckpt_path: str) -> None:
         datamodule.prepare_data()
         datamodule.setup("test")
         model.load_state_dict(read_checkpoint(Path(ckpt_path))["state_dict"])

@@ -19,6 +19,7 @@ from jiio_lightning.data.module import ImageDataModule
 from jiio_lightning.data.sampler import EvalBatches
 from jiio_lightning.metrics.extractors import Extractor
 from jiio_lightning.metrics.frechet import Provenance, Statistics, bootstrap_deviation, frechet_distance
+from jiio_lightning.models.density import Density
 
 NORMAL = 1.96
 """Standard deviations of a 95 % interval."""
@@ -41,16 +42,6 @@ class Decodes(Protocol):
 
     def decode(self, x: Tensor) -> Tensor:
         """Images ``(B, C, H, W)`` in [-1, 1] of latents ``(B, d)``."""
-
-
-class Density(Protocol):
-    """A density of latents (:mod:`jiio_lightning.models.density`)."""
-
-    def fit(self, latents: Tensor, seed: int) -> object:
-        """Fit it to latents ``(N, d)``."""
-
-    def sample(self, n: int, seed: int) -> Tensor:
-        """``n`` latents ``(n, d)``."""
 
 
 class FrechetDistance(Callback):

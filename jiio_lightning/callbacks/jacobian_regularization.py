@@ -108,7 +108,9 @@ class JacobianWatch:
         total = solution.cost.new_zeros(())
         if self.settings.coefficient:
             v = self._point(solution)
-            total = total + self.settings.coefficient * jacobian_penalty(problem.f, v.z, v.x, draw_probes(self.settings.probes, v.z, self.generators))
+            total = total + self.settings.coefficient * jacobian_penalty(
+                problem.f, v.z, v.x, draw_probes(self.settings.probes, v.z, self.generators)
+            )
         if self.settings.mode_coefficient:
             v = solution.v
             total = total + self.settings.mode_coefficient * mode_penalty(

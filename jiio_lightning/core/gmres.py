@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+CHECK = 5
+"""Products between two looks at whether all systems are solved: each look makes the host wait for the device."""
+
 
 @dataclass(frozen=True)
 class LinearSolution:
@@ -38,7 +41,7 @@ def gmres(
         rhs: b ``(B, N)``.
         memory: Krylov vectors between restarts.
         restarts: cycles at most.
-        tol: relative residual at which the cycles end.
+        tol: relative residual at which a system counts as solved and takes no further part.
 
     Returns:
         The best u and its true residual: look at it, nothing is raised when the budget was too small.
@@ -47,23 +50,32 @@ def gmres(
     scale = torch.linalg.vector_norm(rhs, dim=1).clamp_min(torch.finfo(rhs.dtype).tiny)
     residual = rhs
     for _ in range(restarts):
-        step, used = _cycle(product, residual, min(memory, rhs.shape[1]))
+        unsolved = torch.linalg.vector_norm(residual, dim=1) >= tol * scale  # a NaN is not waited for
+        if not bool(unsolved.any()):
+            break
+        left = torch.where(unsolved.unsqueeze(1), residual, 0.0)
+        step, used = _cycle(product, left, min(memory, rhs.shape[1]), tol * scale)
         value = value + step
         residual = rhs - product(value)
         products += used + 1
-        if not bool((torch.linalg.vector_norm(residual, dim=1) >= tol * scale).any()):  # a NaN is not waited for
-            break
     return LinearSolution(value, torch.linalg.vector_norm(residual, dim=1) / scale, products)
 
 
-def _cycle(product: Callable[[Tensor], Tensor], residual: Tensor, memory: int) -> tuple[Tensor, int]:
-    """One Arnoldi basis and the least-squares step in it; a row whose basis is exhausted adds zero vectors."""
+def _cycle(product: Callable[[Tensor], Tensor], residual: Tensor, memory: int, goal: Tensor) -> tuple[Tensor, int]:
+    """One Arnoldi basis and the least-squares step in it; the products that it took.
+
+    A row adds zero vectors once its basis is exhausted or its residual below ``goal`` ``(B,)``, so that its step is its own
+    business; the cycle ends where all rows have come to that.
+    """
     batch = residual.shape[0]
     basis = residual.new_zeros(batch, memory + 1, residual.shape[1])
     hessenberg = residual.new_zeros(batch, memory + 1, memory)
+    estimate = ResidualEstimate(residual.new_zeros(batch, memory + 1))
     norm = torch.linalg.vector_norm(residual, dim=1)
     basis[:, 0] = _unit(residual, norm, norm)
-    for k in range(memory):
+    used = 0
+    while used < memory:
+        k, used = used, used + 1
         image = product(basis[:, k])
         size = torch.linalg.vector_norm(image, dim=1)
         for _ in range(2):  # twice is enough to stay orthogonal
@@ -71,12 +83,40 @@ def _cycle(product: Callable[[Tensor], Tensor], residual: Tensor, memory: int) -
             hessenberg[:, : k + 1, k] += weights.squeeze(2)
             image = image - torch.bmm(weights.transpose(1, 2), basis[:, : k + 1]).squeeze(1)
         hessenberg[:, k + 1, k] = torch.linalg.vector_norm(image, dim=1)
-        basis[:, k + 1] = _unit(image, hessenberg[:, k + 1, k], size)
-    target = residual.new_zeros(batch, memory + 1, 1)
+        following = _unit(image, hessenberg[:, k + 1, k], size)
+        going = norm * estimate(hessenberg, k) >= goal
+        basis[:, k + 1] = torch.where(going.unsqueeze(1), following, 0.0)
+        if used % CHECK == 0 and not bool(basis[:, k + 1].any()):
+            break
+    target = residual.new_zeros(batch, used + 1, 1)
     target[:, 0, 0] = norm
+    hessenberg = hessenberg[:, : used + 1, :used]
     usable = torch.isfinite(hessenberg).all(dim=2, keepdim=True).all(dim=1, keepdim=True)  # one NaN stops the batch's SVD
     weights = torch.linalg.pinv(torch.where(usable, hessenberg, 0.0)) @ target
-    return torch.bmm(weights.transpose(1, 2), basis[:, :memory]).squeeze(1), memory
+    return torch.bmm(weights.transpose(1, 2), basis[:, :used]).squeeze(1), used
+
+
+class ResidualEstimate:
+    r"""The least residual over a growing Krylov basis, without solving for it.
+
+    The residual of :math:`\min_u \| \beta e_1 - \bar H u \|` is the part of :math:`\beta e_1` along the one vector c with
+    :math:`c^\top \bar H = 0`, which grows by an element with each column of the Hessenberg matrix:
+
+    .. math:: c_0 = 1, \quad c_{k + 1} = - \sum_{j \le k} c_j h_{j k} / h_{k + 1, k}, \quad \| r_k \| / \beta = 1 / \| c \|
+
+    Args:
+        null: room for c, zeros ``(B, memory + 1)``.
+    """
+
+    def __init__(self, null: Tensor) -> None:
+        self.null = null
+        self.null[:, 0] = 1.0
+
+    def __call__(self, hessenberg: Tensor, k: int) -> Tensor:
+        """||r|| / beta after column k, the last one known, ``(B,)``; NaN where the basis is exhausted."""
+        column = (self.null[:, : k + 1] * hessenberg[:, : k + 1, k]).sum(dim=1)
+        self.null[:, k + 1] = -column / hessenberg[:, k + 1, k]
+        return 1 / torch.linalg.vector_norm(self.null[:, : k + 2], dim=1)
 
 
 def _unit(vector: Tensor, norm: Tensor, size: Tensor) -> Tensor:

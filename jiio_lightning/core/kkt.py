@@ -53,14 +53,33 @@ def kkt_map(problem: InnerProblem, v: Augmented) -> Augmented:
     return Augmented(z=dz - v.mu, mu=image - v.z, x=v.x - problem.project(v.x - dx))
 
 
+class KKTLinearisation:
+    """The KKT map at one point v, its graph kept: for products with the transposed Jacobian, and to the weights.
+
+    Args:
+        problem: the inner problem.
+        v: its solution.
+    """
+
+    def __init__(self, problem: InnerProblem, v: Augmented) -> None:
+        with torch.enable_grad():
+            self.v = Augmented(*(block.detach().clone().requires_grad_() for block in (v.z, v.mu, v.x)))
+            self.image = kkt_map(problem, self.v)
+
+    def pull(self, u: Augmented) -> Augmented:
+        r""":math:`K_v^\top u`, by a backward pass through the backward pass."""
+        pulled = torch.autograd.grad(
+            (self.image.z, self.image.mu, self.image.x),
+            (self.v.z, self.v.mu, self.v.x),
+            (u.z, u.mu, u.x),
+            retain_graph=True,
+            materialize_grads=True,
+        )
+        return Augmented(*pulled)
+
+
 def kkt_adjoint(
-    problem: InnerProblem,
-    v: Augmented,
-    outer_gradient: Augmented,
-    *,
-    memory: int = 50,
-    restarts: int = 4,
-    tol: float = 1e-5,
+    at: KKTLinearisation, outer_gradient: Augmented, *, memory: int = 50, restarts: int = 4, tol: float = 1e-5
 ) -> tuple[Augmented, LinearSolution]:
     r"""Solve Eq. 17 for u by GMRES; the products with :math:`K_v^\top` are double backward passes.
 
@@ -70,8 +89,7 @@ def kkt_adjoint(
     .. math:: \left( \frac{\partial K_\theta(v)}{\partial v} \right)^\top u = - \partial_v \ell^{\mathrm{outer}}
 
     Args:
-        problem: the inner problem.
-        v: its solution.
+        at: the KKT map linearised at the solution v.
         outer_gradient: gradient of the outer loss with respect to v.
         memory: Krylov vectors between restarts.
         restarts: cycles at most.
@@ -80,21 +98,12 @@ def kkt_adjoint(
     Returns:
         u, and the linear solve's own account (its residual says whether to trust u).
     """
-    with torch.enable_grad():
-        leaf = Augmented(*(block.detach().clone().requires_grad_() for block in (v.z, v.mu, v.x)))
-        image = kkt_map(problem, leaf)
 
-    def product(u: Tensor) -> Tensor:
-        rows = Augmented.unpack(u, v.hidden)
-        pulled = torch.autograd.grad(
-            (image.z, image.mu, image.x),
-            (leaf.z, leaf.mu, leaf.x),
-            (rows.mu, rows.z, rows.x),
-            retain_graph=True,
-            materialize_grads=True,
-        )
-        return torch.cat(pulled, dim=1)
+    def swapped(packed: Tensor) -> Augmented:
+        rows = Augmented.unpack(packed, at.v.hidden)
+        return Augmented(z=rows.mu, mu=rows.z, x=rows.x)
 
-    solution = gmres(product, -outer_gradient.pack(), memory=memory, restarts=restarts, tol=tol)
-    rows = Augmented.unpack(solution.value, v.hidden)
-    return Augmented(z=rows.mu, mu=rows.z, x=rows.x), solution
+    solution = gmres(
+        lambda packed: at.pull(swapped(packed)).pack(), -outer_gradient.pack(), memory=memory, restarts=restarts, tol=tol
+    )
+    return swapped(solution.value), solution

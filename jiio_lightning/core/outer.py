@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from jiio_lightning.core.equilibrium import Linearisation, adjoint
-from jiio_lightning.core.gmres import LinearSolution
-from jiio_lightning.core.kkt import kkt_adjoint, kkt_map
+from jiio_lightning.core.kkt import KKTLinearisation, kkt_adjoint
 from jiio_lightning.core.problem import InnerProblem
 from jiio_lightning.core.solvers.base import FixedPoint
 from jiio_lightning.core.state import Augmented
@@ -113,16 +112,12 @@ class FullKKT(OuterGradient):
         self.tol = tol
 
     def surrogate(self, problem: InnerProblem, outer: Loss, v: Augmented) -> Surrogate:
-        u, solution = self.solve(problem, outer, v.detach())
-        leaf = Augmented(*(block.detach().clone().requires_grad_() for block in (v.z, v.mu, v.x)))
-        rows = kkt_map(problem, leaf)
-        value = outer(leaf.z.detach(), leaf.x.detach()) + (u.pack().detach() * rows.pack()).sum(dim=1)
-        return Surrogate(value, solution.residual)
-
-    def solve(self, problem: InnerProblem, outer: Loss, v: Augmented) -> tuple[Augmented, LinearSolution]:
-        """u of Eq. 17 and the account of its solve."""
+        v = v.detach()
+        at = KKTLinearisation(problem, v)
         gradient = _loss_gradient(outer, v)
-        return kkt_adjoint(problem, v, gradient, memory=self.memory, restarts=self.restarts, tol=self.tol)
+        u, solution = kkt_adjoint(at, gradient, memory=self.memory, restarts=self.restarts, tol=self.tol)
+        value = outer(v.z, v.x) + (u.pack() * at.image.pack()).sum(dim=1)
+        return Surrogate(value, solution.residual)
 
 
 def _loss_gradient(loss: Loss, v: Augmented) -> Augmented:

@@ -1,4 +1,4 @@
-"""The convolutional encoder and decoder of Ghosh et al. (2020), App. "Network architecture", which C.2 borrows for VAE, RAE and AE."""
+"""The convolutional encoder and decoder of Ghosh et al. (2020, appendix), which C.2 borrows for VAE, RAE and AE."""
 
 from __future__ import annotations
 
@@ -122,6 +122,4 @@ def _halved(side: int, kernel: int) -> int:
 
 def _doubling(inputs: int, outputs: int, kernel: int) -> nn.ConvTranspose2d:
     """A transposed convolution that doubles the side of its map exactly."""
-    return nn.ConvTranspose2d(
-        inputs, outputs, kernel, stride=2, padding=(kernel - 1) // 2, output_padding=kernel % 2, bias=False
-    )
+    return nn.ConvTranspose2d(inputs, outputs, kernel, stride=2, padding=(kernel - 1) // 2, output_padding=kernel % 2, bias=False)

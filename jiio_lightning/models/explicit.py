@@ -14,8 +14,8 @@ class ExplicitGenerator(Generator):
 
     .. math:: f(z, x) = D(x), \quad J_z = 0, \quad h(z) = z
 
-    Its forward and its adjoint solve are over after one evaluation. A solver that returns iterates at which it has seen f, as
-    ours do, therefore needs a budget of 2: one evaluation to find z = D(x), one to be there (``conf/solver/nested_explicit.yaml``).
+    Its forward and its adjoint solve are over after one step. Our solvers return an iterate at which they have evaluated f, so
+    that they need a budget of 2: one evaluation finds z = D(x), one is there (``conf/solver/nested_explicit.yaml``).
 
     Args:
         decoder: D, latents to images in [-1, 1].

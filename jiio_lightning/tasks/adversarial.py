@@ -17,7 +17,6 @@ from jiio_lightning.core.outer import DualReuse, Loss, OuterGradient
 from jiio_lightning.core.problem import InnerProblem
 from jiio_lightning.core.solvers.base import FixedPoint
 from jiio_lightning.core.state import Augmented
-from jiio_lightning.metrics.accuracy import accuracy_interval
 from jiio_lightning.models.interface import Classifier
 from jiio_lightning.tasks.base import JIIOTask
 
@@ -80,7 +79,6 @@ class AdversarialTraining(JIIOTask):
         self.attacks = tuple(attacks)
         self.own_attacks = {} if own_attacks is None else own_attacks
         self.seed = seed
-        self._tally: dict[str, Tensor] = {}
 
     def target(self, batch) -> Target:  # noqa: ANN001
         """What there is to attack in a batch."""
@@ -127,16 +125,13 @@ class AdversarialTraining(JIIOTask):
         with parametrize.cached():
             return {name: self.attack(name)(target) for name in names}
 
-    def validation_step(self, batch, batch_idx: int) -> None:  # noqa: ANN001
-        """Clean images and the run file's own attack."""
-        self._log("val", _means(figures(self.attacked(batch, (CLEAN, JIIO)))), len(batch.index))
+    def validation_step(self, batch, batch_idx: int) -> dict[str, Tensor]:  # noqa: ANN001
+        """As test_step, for clean images and the run file's own attack."""
+        return self._judged("val", batch, (CLEAN, JIIO))
 
     def test_step(self, batch, batch_idx: int) -> dict[str, Tensor]:  # noqa: ANN001
-        """For each attack X the ``accuracy_X``, ``loss_X``, ``residual_X`` and ``unconverged_X`` of each sample ``(B,)``; ``index``."""
-        found = figures(self.attacked(batch, self.test_attacks))
-        self._log("test", _means(found), len(batch.index))
-        self._count(found, len(batch.index))
-        return found | {"index": batch.index}
+        """For each attack X ``accuracy_X``, ``loss_X``, ``residual_X``, ``unconverged_X`` of each sample ``(B,)``; ``index``."""
+        return self._judged("test", batch, self.test_attacks)
 
     @property
     def test_attacks(self) -> tuple[str, ...]:
@@ -148,22 +143,10 @@ class AdversarialTraining(JIIOTask):
         verdict = self.attacked(batch, (CLEAN,))[CLEAN].verdict
         return {"logits": verdict.logits, "label": batch.label, "index": batch.index}
 
-    def on_test_epoch_start(self) -> None:
-        self._tally = {}
-
-    def on_test_epoch_end(self) -> None:
-        """95 % intervals of the accuracies, ``accuracy_X_low`` and ``accuracy_X_high``, over all processes."""
-        tally = {name: self.trainer.strategy.reduce(count, reduce_op="sum") for name, count in self._tally.items()}
-        total = int(tally.pop("samples"))
-        for name, correct in tally.items():
-            low, high = accuracy_interval(int(correct), total)
-            self.log_dict({f"test/{name}_low": low, f"test/{name}_high": high})
-
-    def _count(self, found: dict[str, Tensor], samples: int) -> None:
-        """Correct samples so far, for the intervals."""
-        counts = {name: value.sum() for name, value in found.items() if name.startswith("accuracy_")}
-        for name, count in (counts | {"samples": torch.tensor(float(samples), device=self.device)}).items():
-            self._tally[name] = self._tally.get(name, torch.zeros_like(count)) + count
+    def _judged(self, stage: str, batch, names: tuple[str, ...]) -> dict[str, Tensor]:  # noqa: ANN001
+        found = figures(self.attacked(batch, names))
+        self._log(stage, {name: value.mean() for name, value in found.items()}, len(batch.index))
+        return found | {"index": batch.index}
 
 
 def figures(attacked: dict[str, Attacked]) -> dict[str, Tensor]:
@@ -178,7 +161,3 @@ def figures(attacked: dict[str, Attacked]) -> dict[str, Tensor]:
             f"unconverged_{name}": (verdict.residual > UNCONVERGED).float(),
         }
     return found
-
-
-def _means(found: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.mean() for name, value in found.items()}

@@ -13,12 +13,14 @@ from torch.nn.utils import parametrize
 from jiio_lightning.core.equilibrium import Implicit
 from jiio_lightning.core.inner import SolveError
 from jiio_lightning.core.layers import Layers
+from jiio_lightning.core.operators import Operator
 from jiio_lightning.core.solvers.anderson import Anderson
 from jiio_lightning.core.solvers.base import FixedPoint
 from jiio_lightning.models.interface import Code, Encoder, Generator
 from jiio_lightning.randomness import Stream, sample_generators
 from jiio_lightning.tasks.base import check_weights
 from jiio_lightning.tasks.generation import check_images, reconstruction_figures
+from jiio_lightning.tasks.inverse import measure, recovery_figures
 from jiio_lightning.tasks.latents import LatentRegularizer, Plain
 from jiio_lightning.tasks.optimiser import adam
 
@@ -45,12 +47,14 @@ class Autoencoding(LightningModule):
         encoder: from images to latents.
         net: the decoder, an MDEQ generator or an ExplicitGenerator.
         latent_regularizer: Variational (VAE), Deterministic (RAE) or Plain (AE, the default).
+        operator: A, with its noise: the encoder sees what is measured of an image, the target is the image itself (Eq. 23): the
+            supervised baselines AE and MDEQ-AE of Table 4. Nothing is measured unless given: the encoder sees the image.
         learning_rate: of Adam.
         one_cycle: warm up and anneal over the run.
         forward: solver of the equilibria in training; Anderson with 18 steps unless given (Table 9, T_f).
         backward: solver of their adjoints; Anderson with 20 steps unless given (Table 9, T_b).
         resolve: solver of the equilibria in evaluation.
-        seed: noise is a function of (seed, step, sample).
+        seed: the noise on a latent is a function of (seed, step, index), the random parts of A are one of (seed, index).
 
     Raises:
         ValueError: if encoder and net do not fit, or a VAE's encoder has no variances.
@@ -63,6 +67,7 @@ class Autoencoding(LightningModule):
         encoder: Encoder,
         net: Generator,
         latent_regularizer: LatentRegularizer | None = None,
+        operator: Operator | None = None,
         learning_rate: float = 1e-3,
         one_cycle: bool = True,
         forward: FixedPoint | None = None,
@@ -75,6 +80,7 @@ class Autoencoding(LightningModule):
         _check_fit(encoder, net, self.latent_regularizer)
         self.encoder = encoder
         self.net = net
+        self.operator = operator
         self.learning_rate = learning_rate
         self.one_cycle = one_cycle
         self.solver = FixedPoint(Anderson(memory=6), 18) if forward is None else forward
@@ -86,7 +92,7 @@ class Autoencoding(LightningModule):
         check_images(batch.image, self.net)
         layers = Layers(self.solver, self.adjoint)
         with parametrize.cached():
-            code = self.encoder(batch.image, layers)
+            code = self.encoder(self._seen(batch), layers)
             x = self.latent_regularizer.latent(code, sample_generators(self.seed, self.global_step, batch.index, Stream.LATENT))
             image = self.net.decode(x, layers)
             loss, figures = self._loss(batch.image, image, code)
@@ -109,38 +115,40 @@ class Autoencoding(LightningModule):
     def evaluate(self, batch: Any) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """Figures of each sample by name ``(B,)``, the latents ``(B, d)`` and the reconstructions ``(B, C, H, W)``.
 
-        ``error``, ``psnr`` and ``ssim`` as in Generation; ``latent_cost``: the regulariser's, for each pixel; ``resolve_residual``:
-        the largest one of the equilibria.
+        The figures are those of Generation, with an operator those of Inverse; ``latent_cost``: the regulariser's, for each
+        pixel; ``resolve_residual``: the largest one of the equilibria.
         """
         check_images(batch.image, self.net)
         layers = Layers(self.tight, self.adjoint)
         with parametrize.cached():
-            code = self.encoder(batch.image, layers)
+            code = self.encoder(self._seen(batch), layers)
             image = self.net.decode(code.mean, layers)
             cost = self.latent_regularizer.cost(code) / batch.image[0].numel()
-            figures = reconstruction_figures(image, batch.image)
-            return figures | {"latent_cost": cost, "resolve_residual": layers.residual(image)}, code.mean, image
+            others = {"latent_cost": cost, "resolve_residual": layers.residual(image)}
+        return self._figures(batch, image) | others, code.mean, image
 
     def reconstruct(self, batch: Any) -> Tensor:
         """Feasible reconstructions ``(B, C, H, W)``."""
         return self.evaluate(batch)[2]
-
-    def panels(self, batch: Any) -> dict[str, Tensor]:
-        """The rows of a picture: original, reconstruction."""
-        return {"original": batch.image, "reconstruction": self.reconstruct(batch)}
 
     @torch.no_grad()
     def encode(self, batch: Any) -> Tensor:
         """Latents ``(B, d)`` of the images: the means of their codes."""
         check_images(batch.image, self.net)
         with parametrize.cached():
-            return self.encoder(batch.image, Layers(self.tight, self.adjoint)).mean
+            return self.encoder(self._seen(batch), Layers(self.tight, self.adjoint)).mean
 
     @torch.no_grad()
     def decode(self, x: Tensor) -> Tensor:
         """Images ``(B, C, H, W)`` of latents ``(B, d)``: h at the equilibrium of f, solved tightly."""
         with parametrize.cached():
             return self.net.decode(x, Layers(self.tight, self.adjoint))
+
+    def panels(self, batch: Any) -> dict[str, Tensor]:
+        """The rows of a picture: original, reconstruction; with an operator as of Inverse: corrupted, recovered, original."""
+        if self.operator is None:
+            return {"original": batch.image, "reconstruction": self.reconstruct(batch)}
+        return {"corrupted": self._seen(batch), "recovered": self.reconstruct(batch), "original": batch.image}
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """``latent``, ``image``, ``error`` and ``index`` of each sample."""
@@ -160,8 +168,17 @@ class Autoencoding(LightningModule):
             check_weights(self, state_dict)
         return super().load_state_dict(state_dict, strict, assign)
 
+    def _seen(self, batch: Any) -> Tensor:
+        """What the encoder is shown ``(B, C, H, W)``."""
+        return batch.image if self.operator is None else measure(self.operator, batch, self.seed).shown
+
+    def _figures(self, batch: Any, image: Tensor) -> dict[str, Tensor]:
+        if self.operator is None:
+            return reconstruction_figures(image, batch.image)
+        return recovery_figures(measure(self.operator, batch, self.seed), image, batch.image)
+
     def _loss(self, target: Tensor, image: Tensor, code: Code) -> tuple[Tensor, dict[str, Tensor]]:
-        """Error and costs for each pixel, so that the Jacobian penalty weighs the same as in Generation; and what to log of it."""
+        """Error and costs for each pixel, so that the Jacobian penalty weighs what it does in Generation; and what to log."""
         pixels = target[0].numel()
         error = (image - target).square().flatten(1).mean(dim=1).mean()
         cost = self.latent_regularizer.cost(code).mean() / pixels
@@ -186,8 +203,8 @@ class Autoencoding(LightningModule):
 def _check_fit(encoder: Encoder, net: Generator, regularizer: LatentRegularizer) -> None:
     if encoder.latent != net.latent or tuple(encoder.image_shape) != tuple(net.image_shape):
         raise ValueError(
-            f"model.encoder takes images of {tuple(encoder.image_shape)} to {encoder.latent} numbers and model.net makes images of "
-            f"{tuple(net.image_shape)} from {net.latent}: give both the same latent and image_shape"
+            f"model.encoder takes images of {tuple(encoder.image_shape)} to {encoder.latent} numbers and model.net makes images "
+            f"of {tuple(net.image_shape)} from {net.latent}: give both the same latent and image_shape"
         )
     if encoder.variational != regularizer.variational:
         raise ValueError(
@@ -199,6 +216,6 @@ def _check_fit(encoder: Encoder, net: Generator, regularizer: LatentRegularizer)
 def _not_finite(figures: dict[str, Tensor]) -> str:
     values = ", ".join(f"{name} {float(value):.1e}" for name, value in figures.items())
     return (
-        f"the loss of a training step is not finite ({values}). If it happens at the first step, the data or the weights hold NaN "
-        "or Inf: check them; else lower model.learning_rate or raise jacobian.coefficient."
+        f"the loss of a training step is not finite ({values}). If it happens at the first step, the data or the weights hold "
+        "NaN or Inf: check them; else lower model.learning_rate or raise jacobian.coefficient."
     )

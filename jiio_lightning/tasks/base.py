@@ -111,8 +111,9 @@ class JIIOTask(LightningModule, ABC):
             problem = self.problem(batch)
             watch = self.watch(batch)
             solution = self.inner(problem, self.start(batch), watch.observers)
-            self.injected.check(solution)
-            trusted = self.injected.trusted(solution)
+        self.injected.check(solution)
+        trusted = self.injected.trusted(solution)
+        with parametrize.cached():  # anew: normalised weights that a solve has cached without a graph would not be trained
             surrogate = self.outer.surrogate(problem, self.outer_loss(batch, problem), _rows(solution.v, trusted))
             penalty = watch.penalty(problem, solution)
         figures = self.injected.statistics(solution) | self.training_figures(batch, problem, solution)

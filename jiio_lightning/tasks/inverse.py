@@ -117,13 +117,7 @@ class Inverse(LatentOptimisation):
 
     def evaluate(self, batch, problem: InnerProblem, z: Tensor, x: Tensor) -> dict[str, Tensor]:  # noqa: ANN001
         """As in Generation; ``psnr_input``: of the measurement as an image; ``error_inside``, ``error_outside``: of the holes."""
-        measurement, image = self.measurement(batch), self.net.h(z)
-        figures = reconstruction_figures(image, batch.image)
-        figures["psnr_input"] = psnr(measurement.shown, batch.image, data_range=2.0)
-        if measurement.seen is not None:
-            figures["error_inside"] = mean_over(~measurement.seen, (image - batch.image).square())
-            figures["error_outside"] = mean_over(measurement.seen, (image - batch.image).square())
-        return figures
+        return recovery_figures(self.measurement(batch), self.net.h(z), batch.image)
 
     def panels(self, batch) -> dict[str, Tensor]:  # noqa: ANN001
         """The rows of a picture, as in Figures 7 to 12: corrupted, recovered, original."""
@@ -138,6 +132,19 @@ class Inverse(LatentOptimisation):
 def measure(operator: Operator, batch: Indexed, seed: int) -> Measurement:
     """What an operator sees of a batch of images; of each sample a function of (seed, index), for every task that measures."""
     return operator(batch.image, sample_generators(seed, 0, batch.index, Stream.MEASUREMENT))
+
+
+def recovery_figures(measurement: Measurement, image: Tensor, target: Tensor) -> dict[str, Tensor]:
+    """The figures of an image ``(B, C, H, W)`` that was recovered from a measurement of the target, one a sample ``(B,)``.
+
+    Those of Generation; ``psnr_input``: of the measurement as an image; ``error_inside``, ``error_outside``: of the holes.
+    """
+    figures = reconstruction_figures(image, target)
+    figures["psnr_input"] = psnr(measurement.shown, target, data_range=2.0)
+    if measurement.seen is not None:
+        figures["error_inside"] = mean_over(~measurement.seen, (image - target).square())
+        figures["error_outside"] = mean_over(measurement.seen, (image - target).square())
+    return figures
 
 
 def mean_over(where: Tensor, values: Tensor) -> Tensor:

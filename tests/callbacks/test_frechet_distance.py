@@ -18,6 +18,7 @@ from jiio_lightning.data import Digits
 from jiio_lightning.data.sampler import Draw
 from jiio_lightning.metrics.extractors import TrainedFeatures
 from jiio_lightning.metrics.frechet import Statistics, frechet_distance
+from jiio_lightning.models.density import Mixture
 from tests.metrics.test_extractors import export
 from tests.tasks.test_ddp import run
 
@@ -102,11 +103,12 @@ def test_images_in_other_units_are_refused(jiio, command, capsys):
     assert "images in [-1, 1]" in capsys.readouterr().err
 
 
-class Copies:
+class Copies(Mixture):
     """A density that has its latents again: what is generated are the reconstructions of the training images."""
 
-    def fit(self, latents: torch.Tensor, seed: int) -> None:
+    def fit(self, latents: torch.Tensor, seed: int) -> Copies:
         self.latents = latents
+        return self
 
     def sample(self, n: int, seed: int) -> torch.Tensor:
         return self.latents[:n]
@@ -115,14 +117,24 @@ class Copies:
 def test_generations_are_decoded_from_the_density_of_the_latents(built, command, prepared, checkpoint):
     cli = built("--config", "frechet.yaml")
     distance = next(callback for callback in cli.trainer.callbacks if isinstance(callback, FrechetDistance))
-    distance.density, distance.latents, distance.generated, distance.batch_size = Copies(), 12, 12, 12
+    distance.density, distance.latents, distance.generated, distance.batch_size = Copies(), 18, 12, 5
     cli.trainer.test(cli.model, cli.datamodule, ckpt_path=checkpoint, verbose=False)
     found = float(cli.trainer.callback_metrics["test/frechet_tiny_cnn4_generation"])
     data = Digits(root=str(prepared), batch_size=12, train_limit=12)
     data.prepare_data()
-    image = cli.model.reconstruct(data.dataset("train")[Draw(0, np.arange(12))])
+    image = cli.model.eval().reconstruct(data.dataset("train")[Draw(0, np.arange(12))])
     wanted = frechet_distance(Statistics.of(distance.extractor(image).numpy()), distance._truth)
     assert found == pytest.approx(wanted, rel=1e-3)
+
+
+def test_a_density_in_the_run_file(jiio, command, figures):
+    config = yaml.safe_load(Path("frechet.yaml").read_text())
+    density = {"class_path": f"{Mixture.__module__}.Mixture", "init_args": {"components": 2}}
+    config["trainer"]["callbacks"][1]["init_args"] |= {"density": density, "latents": 18, "generated": 30}
+    Path("frechet.yaml").write_text(yaml.safe_dump(config))
+    assert jiio(*command) == 0
+    name = "test/frechet_tiny_cnn4_generation"
+    assert 0 <= figures[f"{name}_low"] < figures[name] < figures[f"{name}_high"]
 
 
 @pytest.mark.parametrize("options", [{"resamples": 1}, {"generated": 1}, {"latents": 0}, {"batch_size": 0}])

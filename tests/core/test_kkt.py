@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 
 from jiio_lightning.core import Augmented, Box, InnerProblem, L2Ball
-from jiio_lightning.core.kkt import kkt_adjoint, kkt_map, kkt_residual
+from jiio_lightning.core.kkt import KKTLinearisation, kkt_adjoint, kkt_map, kkt_residual
 from tests.core.problems import LinearQuadratic, TanhDEQ, explicit_gradients, polish
 
 
@@ -102,7 +102,7 @@ def test_the_adjoint_is_the_explicit_solve_of_eq_17() -> None:
         problem = InnerProblem(net.f, net.fit(torch.randn(1, net.outputs)), L2Ball(radius) if radius else (lambda x: x))
         v = Augmented(torch.randn(1, 5), torch.randn(1, 5), problem.project(torch.randn(1, 3)))
         gradient = Augmented(torch.randn(1, 5), torch.zeros(1, 5), torch.randn(1, 3))
-        u, solution = kkt_adjoint(problem, v, gradient, memory=13, tol=1e-12)
+        u, solution = kkt_adjoint(KKTLinearisation(problem, v), gradient, memory=13, tol=1e-12)
         matrix = jacobian_of_map(problem, v)
         expected = torch.linalg.solve(matrix.T, -gradient.pack()[0])
         torch.testing.assert_close(u.pack()[0], expected, rtol=1e-7, atol=1e-9)
@@ -127,7 +127,7 @@ def test_fifty_products_solve_a_wider_cell() -> None:
     problem = InnerProblem(net.f, net.fit(torch.randn(2, 30)))
     v = Augmented(0.3 * torch.randn(2, 40), 0.3 * torch.randn(2, 40), 0.3 * torch.randn(2, 8))
     gradient = Augmented(torch.randn(2, 40), torch.zeros(2, 40), torch.randn(2, 8))
-    u, solution = kkt_adjoint(problem, v, gradient, memory=50, restarts=1)
+    u, solution = kkt_adjoint(KKTLinearisation(problem, v), gradient, memory=50, restarts=1)
     assert bool(solution.within(1e-5).all()), solution.residual
     for row in range(2):
         one = InnerProblem(net.f, lambda z, x, row=row: problem.loss(z.expand(2, -1), x.expand(2, -1))[row : row + 1])

@@ -44,7 +44,7 @@ def test_psnr_is_its_formula(images):
 def test_the_papers_psnr_takes_the_peak_for_1(images):
     image, target = images[0][:20].clamp(-1, 1), images[1].clamp(-1, 1)
     papers = 10 * torch.log10(1.0 / (image - target).square().mean(dim=(1, 2, 3)))
-    assert [paper_psnr(usual) for usual in psnr(image, target, 2.0).tolist()] == pytest.approx(papers.tolist(), rel=1e-5)
+    assert [paper_psnr(usual) for usual in psnr(image, target, 2.0).tolist()] == pytest.approx(papers.tolist(), abs=1e-4)
 
 
 def test_ssim_of_a_shifted_constant_is_its_formula():

@@ -16,12 +16,12 @@ from tests.conftest import REPO, metrics
 RUN = ("--config", REPO / "tasks/digits_features.yaml", "--trainer.enable_progress_bar", "false")
 
 
-def test_the_shipped_recipe_learns_digits_and_exports_its_features(jiio, capsys):
+def test_the_shipped_recipe_learns_digits_and_exports_its_features(jiio, caplog):
     assert jiio("fit", *RUN, "--trainer.max_steps", 100, "--trainer.val_check_interval", 100) == 0
     (folder,) = Path("runs/digits_features").glob("version_*")
     assert float(metrics(folder)[-1]["val/accuracy"]) > 0.95
     extractor = TrainedFeatures("runs/digits_features/features.pt")
-    assert extractor.fingerprint in capsys.readouterr().err
+    assert extractor.fingerprint in caplog.text
     checkpoint = torch.load("runs/digits_features/checkpoints/last.ckpt", weights_only=True)["state_dict"]
     net = Features((1, 8, 8))
     net.load_state_dict({name.removeprefix("net.features."): t for name, t in checkpoint.items() if ".features." in name})

@@ -4,6 +4,14 @@ from collections.abc import Callable
 
 from jiio_lightning.reproduce.plan import Budget, Table
 from jiio_lightning.reproduce.tables.generation import table1
+from jiio_lightning.reproduce.tables.inverse import figs7to12, table4
 from jiio_lightning.reproduce.tables.speed import fig3, fig4, table3
 
-TABLES: dict[str, Callable[[Budget], Table]] = {"table1": table1, "table3": table3, "fig3": fig3, "fig4": fig4}
+TABLES: dict[str, Callable[[Budget], Table]] = {
+    "table1": table1,
+    "table3": table3,
+    "table4": table4,
+    "fig3": fig3,
+    "fig4": fig4,
+    "figs7to12": figs7to12,
+}

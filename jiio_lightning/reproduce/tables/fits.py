@@ -43,19 +43,27 @@ class Setting:
     Args:
         text: the setting in a sentence.
         nets: how each is trained, by name.
+        family: of run files and fragments.
+        metric: of the Frechet distance.
+        unsupervised: run file that re-uses a generator for an inverse problem.
+        adam: overrides of the nested baseline that takes its solver's place.
+        decoders: overrides that give it the net of a generator that is not JIIO's.
         common: overrides of every command: data and machine.
         validations: of a fit, evenly spread.
-        evaluation: fragment with the callbacks of a test, by its stem: ``table1``.
         features: run file of the feature extractor; None for Inception's.
-        metric: of the Frechet distance.
         joint_steps: of a solve in evaluation.
         images: test images.
+        adam_steps: of the nested baseline.
+        compare: overrides of ``jiio compare`` for single images and for batches.
     """
 
     text: str
     nets: dict[str, Trained]
     family: str
     metric: str
+    unsupervised: str
+    adam: Overrides
+    decoders: dict[str, Overrides]
     common: Overrides = ()
     validations: int = 10
     features: Trained | None = None
@@ -68,10 +76,12 @@ class Setting:
 BASELINE_RATES = (5e-4, 2e-3, 8e-3)
 """Learning rates that a baseline is tuned over."""
 
-_DIGITS_RAE: Overrides = (
+_RAE: Overrides = (
     *("--model.latent_regularizer", "jiio_lightning.tasks.Deterministic"),
-    *("--model.encoder.variational", "false"),
+    *("--model.latent_regularizer.init_args.latent", "0.039", "--model.latent_regularizer.init_args.decoder", "3.1e-4"),
+    *("--model.encoder.init_args.variational", "false"),
 )
+_AE: Overrides = ("--model.latent_regularizer", "jiio_lightning.tasks.Plain", "--model.encoder.init_args.variational", "false")
 _FEW: Overrides = ("--solver.train.max_steps", "4", "--solver.test.max_steps", "4")
 
 SETTINGS: dict[Budget, Setting] = {
@@ -79,12 +89,21 @@ SETTINGS: dict[Budget, Setting] = {
         text="8x8 digits, a few steps of everything.",
         nets={
             "jiio": Trained("tasks/digits.yaml", 4, overrides=_FEW),
+            "jiio_100": Trained(
+                "tasks/digits.yaml", 4, overrides=("--solver.train.max_steps", "6", "--solver.test.max_steps", "4")
+            ),
             "vae": Trained("tasks/digits_vae.yaml", 4),
-            "rae": Trained("tasks/digits_vae.yaml", 4, overrides=_DIGITS_RAE),
+            "rae": Trained("tasks/digits_vae.yaml", 4, overrides=_RAE),
             "mdeq_vae": Trained("tasks/digits_mdeq_vae.yaml", 4),
+            "ae": Trained("tasks/digits_vae.yaml", 4, overrides=_AE),
+            "mdeq_ae": Trained("tasks/digits_mdeq_vae.yaml", 4, overrides=_AE),
+            "inverse": Trained("tasks/digits_inpainting.yaml", 4, overrides=_FEW),
         },
         family="digits",
         metric="frechet_digits_cnn64",
+        unsupervised="tasks/digits_inverse.yaml",
+        adam=("--solver.test.max_steps", "2"),
+        decoders={"vae": ("--model.net", "conf/model/conv_digits.yaml")},
         validations=1,
         features=Trained("tasks/digits_features.yaml", 20),
         joint_steps=4,
@@ -98,13 +117,20 @@ SETTINGS: dict[Budget, Setting] = {
     Budget.CPU: Setting(
         text="MNIST at 28x28, 16 latent numbers, MDEQs with channels (16, 32) at 14x14 and 7x7.",
         nets={
-            "jiio": Trained("tasks/mnist.yaml", 600, (3e-3,), ("--solver.train.max_steps", "40")),
+            "jiio": Trained("tasks/mnist.yaml", 480, (3e-3,), ("--solver.train.max_steps", "40")),
+            "jiio_100": Trained("tasks/mnist.yaml", 200, (3e-3,), ("--solver.train.max_steps", "100")),
             "vae": Trained("tasks/mnist_vae.yaml", 1500, BASELINE_RATES),
             "rae": Trained("tasks/mnist_rae.yaml", 1500, BASELINE_RATES),
-            "mdeq_vae": Trained("tasks/mnist_mdeq_vae.yaml", 250, BASELINE_RATES),
+            "mdeq_vae": Trained("tasks/mnist_mdeq_vae.yaml", 180, BASELINE_RATES),
+            "ae": Trained("tasks/mnist_ae.yaml", 900, BASELINE_RATES),
+            "mdeq_ae": Trained("tasks/mnist_mdeq_ae.yaml", 100, BASELINE_RATES),
+            "inverse": Trained("tasks/inpainting.yaml", 300, (3e-3,)),
         },
         family="mnist",
         metric="frechet_mnist_cnn64",
+        unsupervised="tasks/inverse.yaml",
+        adam=("--solver.test.step.init_args.size", "0.3"),
+        decoders={"vae": ("--model.net", "conf/model/conv_mnist.yaml")},
         features=Trained("tasks/mnist_features.yaml", 600, (5e-3,)),
         compare={
             "one": ("--samples", "1", "--batches", "200", "--repeats", "1", "--every", "4", "--sizes", "[0.3]"),
@@ -116,14 +142,20 @@ SETTINGS: dict[Budget, Setting] = {
 
 def setting(budget: Budget) -> Setting:
     """Of a budget; without one of its own a budget has the next smaller one's."""
+    if budget not in SETTINGS:
+        raise ValueError(f"the {budget} budget has no setting yet: choose among {', '.join(SETTINGS)}")
     return SETTINGS[budget]
 
 
 def training(budget: Budget, name: str) -> Run | Choice:
     """The fits of a generator: one, or one for each learning rate."""
     chosen = setting(budget)
-    trained = chosen.nets[name]
-    runs = tuple(_fit(f"generators/{name}_{rate:g}", trained, rate, chosen) for rate in trained.rates)
+    return fits(chosen, f"generators/{name}", chosen.nets[name])
+
+
+def fits(chosen: Setting, name: str, trained: Trained) -> Run | Choice:
+    """One fit, or one for each learning rate."""
+    runs = tuple(_fit(f"{name}_{rate:g}", trained, rate, chosen) for rate in trained.rates)
     return runs[0] if len(runs) == 1 else Choice(runs, "val/error")
 
 

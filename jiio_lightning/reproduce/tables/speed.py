@@ -18,8 +18,8 @@ def table3(budget: Budget) -> Table:
         name="table3",
         title="Table 3: time of JIIO against Adam in the generative model",
         setting=(
-            f"{chosen.text} Adam: {chosen.adam_steps} steps, each with cold solves of 18 steps for z and 20 for mu (Table 9), its "
-            "step size the best of those tried. Costs are feasible: z solved again at the returned x. The ratio at equal cost is "
+            f"{chosen.text} Adam: {chosen.adam_steps} steps with cold solves of 18 steps for z and 20 for mu (Table 9), its step "
+            "size the best of those tried. Costs are feasible: z solved again at the returned x. The ratio at equal cost is "
             "Adam's time over the joint method's at the lowest cost that both reach; milliseconds are for a whole batch."
         ),
         caveat=CAVEATS[budget] + " The paper's times are of single images, averaged over 200.",

@@ -1,0 +1,105 @@
+"""Post-hoc densities: what they recover, and that they are functions of their data and their seeds."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from jiio_lightning.models.density import KINDS, LatentVAE, Mixture, Prior, VAEMixture, load_density
+
+
+def two_bumps(n: int, seed: int = 0) -> torch.Tensor:
+    """An even mixture around (3, 0, 100) and (-3, 0, 100) with standard deviations 0.5, 0.2 and 10."""
+    generator = torch.Generator().manual_seed(seed)
+    sign = torch.randint(2, (n, 1), generator=generator) * 2.0 - 1
+    noise = torch.randn(n, 3, generator=generator) * torch.tensor([0.5, 0.2, 10.0])
+    return noise + torch.cat([3 * sign, torch.zeros(n, 1), torch.full((n, 1), 100.0)], dim=1)
+
+
+def small() -> VAEMixture:
+    return VAEMixture(components=4, width=32, latent=3, layers=3, steps=500, learning_rate=5e-3)
+
+
+def test_a_mixture_recovers_a_mixture():
+    density = Mixture(2).fit(two_bumps(4000), seed=0)
+    state = density.state()
+    order = state["means"][:, 0].argsort()
+    assert torch.allclose(state["weights"], torch.tensor(0.5, dtype=torch.float64), atol=0.03)
+    assert torch.allclose(state["means"][order, 0], torch.tensor([-3.0, 3.0], dtype=torch.float64), atol=0.06)
+    deviations = torch.stack([state["covariances"][i].diagonal().sqrt() for i in order])
+    assert torch.allclose(deviations, torch.tensor([0.5, 0.2, 10.0], dtype=torch.float64).expand(2, 3), rtol=0.06)
+
+
+@pytest.mark.parametrize("make", [lambda: Mixture(2), small], ids=["gmm", "vae_gmm"])
+def test_samples_have_the_moments_of_the_data(make):
+    data = two_bumps(4000)
+    samples = make().fit(data, seed=0).sample(4000, seed=1)
+    assert samples.shape == (4000, 3) and samples.dtype == torch.float32
+    assert torch.allclose(samples.mean(dim=0) / data.std(dim=0), data.mean(dim=0) / data.std(dim=0), atol=0.15)
+    scale = data.std(dim=0).outer(data.std(dim=0))
+    assert torch.allclose(samples.T.cov() / scale, data.T.cov() / scale, atol=0.2)
+    assert (samples[:, 0].abs() < 1.5).float().mean() < 0.1, "two bumps, not one"
+
+
+@pytest.mark.parametrize("make", [lambda: Mixture(2), small, Prior], ids=["gmm", "vae_gmm", "prior"])
+def test_a_file_holds_the_density(make, tmp_path):
+    density = make().fit(two_bumps(300), seed=0)
+    density.save(tmp_path / "deep" / "density.pt")
+    read = load_density(tmp_path / "deep" / "density.pt")
+    assert type(read) is type(density) and read.settings == density.settings
+    assert read.sample(50, seed=3).equal(density.sample(50, seed=3))
+
+
+@pytest.mark.parametrize("make", [lambda: Mixture(2), small, Prior], ids=["gmm", "vae_gmm", "prior"])
+def test_a_fit_is_a_function_of_data_and_seed_alone(make):
+    data = two_bumps(300)
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    one = make().fit(data, seed=5).sample(20, seed=7)
+    assert torch.get_rng_state().equal(before), "the global generator is left alone"
+    torch.manual_seed(1)
+    assert make().fit(data, seed=5).sample(20, seed=7).equal(one)
+    assert not make().fit(data, seed=5).sample(20, seed=8).equal(one)
+
+
+def test_samples_of_a_mixture_are_in_no_order():
+    signs = Mixture(2).fit(two_bumps(500), seed=0).sample(200, seed=0)[:, 0].sign()
+    assert 60 < int((signs[1:] != signs[:-1]).sum()) < 140
+
+
+def test_the_loss_of_the_vae_of_latents():
+    """At a posterior that is the prior and a decoder that gives 0: d / 2 log v + |x|^2 / (2 v)."""
+    vae = LatentVAE(2, width=4, latent=3, layers=2)
+    with torch.no_grad():
+        for weight in vae.parameters():
+            weight.zero_()
+        vae.log_variance.fill_(0.4)
+    x = torch.tensor([[1.0, 2.0], [0.0, 1.0]])
+    wanted = 0.4 + 3.0 / (2 * torch.tensor(0.4).exp())
+    assert vae.loss(x, torch.Generator()).item() == pytest.approx(wanted.item(), rel=1e-6)
+
+
+def test_mistakes(tmp_path):
+    with pytest.raises(ValueError, match="at least 20 latents .* got \\(5, 3\\): take more images"):
+        Mixture().fit(two_bumps(5), seed=0)
+    with pytest.raises(ValueError, match="without NaN"):
+        Mixture(2).fit(two_bumps(5).fill_(float("nan")), seed=0)
+    with pytest.raises(RuntimeError, match="no fit yet: call fit"):
+        Mixture().sample(2, seed=0)
+    with pytest.raises(ValueError, match="components >= 1"):
+        Mixture(0)
+    with pytest.raises(ValueError, match="layers >= 2"):
+        VAEMixture(layers=1)
+    with pytest.raises(FileNotFoundError, match="jiio sample"):
+        load_density(tmp_path / "none.pt")
+    (tmp_path / "text.pt").write_text("nothing")
+    with pytest.raises(ValueError, match="cannot be read as a density"):
+        load_density(tmp_path / "text.pt")
+    torch.save({"other": 1}, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match="not a density of this version"):
+        load_density(tmp_path / "other.pt")
+
+
+def test_the_sizes_of_the_paper():
+    density = KINDS["vae_gmm"]()
+    assert (density.width, density.latent, density.layers, density.mixture.components) == (2096, 384, 4, 20)  # C.2
