@@ -13,6 +13,9 @@ from jiio_lightning.reproduce.report import Report
 from jiio_lightning.reproduce.runner import Runner
 from jiio_lightning.reproduce.tables import TABLES
 
+DEFAULT_JOBS = {Budget.SMOKE: 2, Budget.CPU: 2, Budget.GPU: 1, Budget.PAPER: 1}
+"""Small nets do not keep two cores busy: two of them at once finish sooner than one after the other with two threads each."""
+
 
 def reproduce(
     name: str,
@@ -20,6 +23,7 @@ def reproduce(
     project: str = ".",
     store: str = "runs/reproduce",
     results: str | None = None,
+    jobs: int | None = None,
     run: bool = True,
 ) -> int:
     """Make a table or figure of the paper: run what is not done yet, then write the report.
@@ -30,6 +34,7 @@ def reproduce(
         project: root of the checkout, with tasks/ and conf/.
         store: where the runs live; one that is there and still holds is not run again.
         results: folder of the reports; default results for cpu, results/BUDGET for gpu and paper, STORE/smoke/results for smoke.
+        jobs: runs at once, each with its share of the cores; default 2 for smoke and cpu, 1 for gpu and paper.
         run: false writes the report of what is there.
 
     Returns:
@@ -40,7 +45,7 @@ def reproduce(
         return 2
     kind = Budget(budget)
     tables = [make(kind) for table, make in TABLES.items() if name in ("all", table)]
-    runner = Runner(Path(project).resolve(), Path(store).resolve() / kind, kind)
+    runner = Runner(Path(project).resolve(), Path(store).resolve() / kind, kind, jobs or DEFAULT_JOBS[kind])
     folder = Path(results) if results is not None else _default_results(kind, Path(store))
     return max(_one(table, runner, folder, run) for table in tables)
 

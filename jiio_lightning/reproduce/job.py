@@ -34,6 +34,7 @@ class Job:
         name, key, curve, budget: as in the run and its record.
         arguments: of ``jiio``; all paths absolute.
         folder: the working directory: all relative paths of a run file (logs, checkpoints, pictures) lie below it.
+        threads: of torch; None leaves its own choice.
     """
 
     name: str
@@ -42,11 +43,14 @@ class Job:
     budget: str
     arguments: list[str]
     folder: Path
+    threads: int | None = None
 
     def execute(self) -> None:
         """Run the command; afterwards the folder has a record, or a file that says what went wrong."""
         os.chdir(self.folder)
         sys.argv = ["jiio", *self.arguments]
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
         with _logged(self.folder / LOG):
             began = time.perf_counter()
             try:

@@ -140,9 +140,14 @@ class Table:
 
 
 def _with_needs(run: Run) -> Iterator[Run]:
-    for needed in (*trials(run.weights), *(file.run for file in run.files)):
+    for needed in needs(run):
         yield from _with_needs(needed)
     yield run
+
+
+def needs(run: Run) -> tuple[Run, ...]:
+    """The runs whose results a run reads."""
+    return (*trials(run.weights), *(file.run for file in run.files))
 
 
 def trials(weights: Run | Choice | None) -> tuple[Run, ...]:

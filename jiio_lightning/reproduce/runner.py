@@ -8,6 +8,8 @@ import os
 import shutil
 from dataclasses import dataclass, field
 from functools import cached_property
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from tqdm import tqdm
@@ -15,10 +17,12 @@ from tqdm import tqdm
 from jiio_lightning.data.errors import DataError
 from jiio_lightning.data.prepared import Manifest
 from jiio_lightning.reproduce.job import ERROR, LOG, RECORD, Job
-from jiio_lightning.reproduce.plan import Budget, Choice, File, Run
+from jiio_lightning.reproduce.plan import Budget, Choice, File, Run, needs
 from jiio_lightning.reproduce.record import Record, is_fragment, key, write_atomically
 
 KEY = "key.txt"
+TIMED = ("compare",)
+"""Commands that measure time."""
 
 
 class Missing(RuntimeError):
@@ -33,24 +37,57 @@ class Runner:
         project: root of the checkout, where ``tasks/`` and ``conf/`` are.
         store: where the runs live, each in a folder of its own.
         budget: recorded with each figure.
+        jobs: runs at once, each with its share of the processor's cores; a run that measures time is always alone.
         failures: what went wrong, by the name of the run.
     """
 
     project: Path
     store: Path
     budget: Budget
+    jobs: int = 1
     failures: dict[str, str] = field(default_factory=dict)
 
     def execute(self, runs: list[Run]) -> None:
         """Do what is not done yet; a run that fails is noted, and those that need it are not tried."""
-        with tqdm(runs, desc="runs", unit="run") as progress:
-            for run in progress:
-                progress.set_postfix_str(run.name)
-                try:
-                    if self.record(run) is None:
-                        self._execute(run, progress)
-                except Missing as why:
-                    self.failures[run.name] = str(why)
+        waiting = [run for run in runs if self.record(run) is None]
+        active: dict[Run, BaseProcess] = {}
+        with tqdm(total=len(runs), initial=len(runs) - len(waiting), desc="runs", unit="run") as progress:
+            try:
+                while waiting or active:
+                    self._start(waiting, active, progress)
+                    _wait(active)
+                    self._collect(active, progress)
+                    progress.set_postfix_str("; ".join(f"{run.name} {_last_line(self.folder(run) / LOG)}" for run in active))
+            except KeyboardInterrupt:
+                for process in active.values():
+                    process.join()  # the interruption reached it too: it saves its checkpoint
+                raise
+
+    def _start(self, waiting: list[Run], active: dict[Run, BaseProcess], progress: tqdm) -> None:
+        """Start, in order, what can run now."""
+        for run in list(waiting):
+            needed = set(needs(run))
+            if needed & {*waiting, *active}:
+                continue
+            timed = any(other.command in TIMED for other in (run, *active))
+            if len(active) >= (1 if timed else self.jobs):
+                return
+            waiting.remove(run)
+            try:
+                active[run] = self._launch(run)
+            except Missing as why:
+                self.failures[run.name] = str(why)
+                progress.update()
+
+    def _collect(self, active: dict[Run, BaseProcess], progress: tqdm) -> None:
+        """Take what has ended out of the active runs."""
+        for run, process in list(active.items()):
+            if not process.is_alive():
+                del active[run]
+                progress.update()
+                folder = self.folder(run)
+                if not (folder / RECORD).is_file():
+                    self.failures[run.name] = _complaint(folder, process.exitcode)
 
     def folder(self, run: Run) -> Path:
         """Where a run lives."""
@@ -106,7 +143,12 @@ class Runner:
         place.unlink(missing_ok=True)
         place.symlink_to(path)
 
-    def _execute(self, run: Run, progress: tqdm) -> None:
+    def _launch(self, run: Run) -> BaseProcess:
+        """A started process for a run.
+
+        Raises:
+            Missing: if what it needs has no result.
+        """
         folder, wanted = self.folder(run), key(run, self.project)
         resumed = self._resumable(run, folder, wanted)
         if not resumed:
@@ -115,12 +157,12 @@ class Runner:
         (folder / ERROR).unlink(missing_ok=True)
         for file in run.files:
             self._lay_out(file, folder)
-        job = Job(run.name, wanted, run.curve, str(self.budget), self._arguments(run, folder if resumed else None), folder)
+        threads = None if self.jobs == 1 or run.command in TIMED else max(1, (os.cpu_count() or 1) // self.jobs)
+        arguments = self._arguments(run, folder if resumed else None)
+        job = Job(run.name, wanted, run.curve, str(self.budget), arguments, folder, threads)
         process = self._processes.Process(target=job.execute)
         process.start()
-        _watch(process, folder / LOG, run.name, progress)
-        if not (folder / RECORD).is_file():
-            raise Missing(_complaint(folder, process.exitcode))
+        return process
 
     def _resumable(self, run: Run, folder: Path, wanted: str) -> bool:
         """Whether an earlier attempt at the very same fit left a checkpoint."""
@@ -146,15 +188,9 @@ class Runner:
         return context
 
 
-def _watch(process: multiprocessing.process.BaseProcess, log: Path, name: str, progress: tqdm) -> None:
-    """Wait for a run and show the last line of its log; an interruption lets it save its checkpoint first."""
-    try:
-        while process.is_alive():
-            process.join(timeout=1)
-            progress.set_postfix_str(f"{name} {_last_line(log)}")
-    except KeyboardInterrupt:
-        process.join()
-        raise
+def _wait(active: dict[Run, BaseProcess]) -> None:
+    """Until one of the active runs ends, or for a second."""
+    wait([process.sentinel for process in active.values()], timeout=1)
 
 
 def _last_line(log: Path, shown: int = 60) -> str:

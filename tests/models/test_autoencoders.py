@@ -10,7 +10,7 @@ from jiio_lightning.core.equilibrium import Implicit
 from jiio_lightning.core.jacobian import jacobian_penalty, mode_penalty
 from jiio_lightning.core.layers import Layers
 from jiio_lightning.core.solvers import Anderson, FixedPoint, Picard
-from jiio_lightning.core.solvers.selection import LastIterate
+from jiio_lightning.core.solvers.selection import Last
 from jiio_lightning.core.steps import Plain
 from jiio_lightning.models import ConvDecoder, ConvEncoder, ExplicitGenerator, LatentGenerator, MDEQEncoder
 
@@ -91,7 +91,7 @@ def test_nested_on_an_explicit_generator_is_gradient_descent_through_the_decoder
     problem = InnerProblem(net.f, lambda z, x: (net.h(z) - target).square().flatten(1).sum(dim=1))
     two = FixedPoint(Picard(), 2)
     start = Augmented.start(torch.zeros(2, 3, dtype=torch.float64), net.hidden)
-    found = Nested(Plain(0.01), two, two, max_steps=5, selection=LastIterate())(problem, start)
+    found = Nested(Plain(0.01), two, two, max_steps=5, selection=Last())(problem, start)
 
     x = torch.zeros(2, 3, dtype=torch.float64, requires_grad=True)
     for _ in range(4):  # the fifth evaluation judges the fourth step

@@ -43,11 +43,12 @@ def table1(budget: Budget) -> Table:
 
 def _test(budget: Budget, chosen: Setting, row: str) -> Run:
     joint = row in ("JIIO-MDEQ", "MDEQ-VAE (w/ JIIO)")
-    config = chosen.nets["jiio" if joint else NETS[row]].config
+    net = chosen.nets["jiio" if joint else NETS[row]]
     fragment = f"conf/evaluation/{EVALUATIONS[row]}_{chosen.family}.yaml"
-    overrides = ("--config", fragment, *(joint_test(budget) if joint else ("--data.test_limit", str(chosen.images))))
+    limits = joint_test(budget) if joint else ("--data.test_limit", str(chosen.images))
+    overrides = ("--config", fragment, *net.overrides, *limits, *chosen.common)
     name = "".join(c for c in row.lower().replace(" ", "_") if c.isalnum() or c == "_")
-    return Run(f"table1/{name}", "test", config, (*overrides, *chosen.common), training(budget, NETS[row]), extractor(budget))
+    return Run(f"table1/{name}", "test", net.config, overrides, training(budget, NETS[row]), extractor(budget))
 
 
 def _cells(row: str, run: Run, chosen: Setting) -> list[Cell]:

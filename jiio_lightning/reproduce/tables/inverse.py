@@ -81,7 +81,7 @@ def _supervised(budget: Budget, row: str, problem: str) -> Run:
     name = f"{_slug(row)}_{_slug(problem)}"
     weights = fits(chosen, f"inverse/{name}", trained)
     joint = joint_test(budget) if "JIIO" in row else ("--data.test_limit", str(chosen.images))
-    overrides = (*_figures(row), *OPERATORS[problem], *joint, *chosen.common)
+    overrides = (*_figures(row), *trained.overrides, *joint, *chosen.common)
     return Run(f"table4/{name}", "test", trained.config, overrides, weights)
 
 
