@@ -82,9 +82,11 @@ class Prior(Density):
 class Mixture(Density):
     """A mixture of normal distributions with full covariances, by expectation maximisation (scikit-learn).
 
+    It is fitted to standardised latents: the k-means where it starts sees nothing but the widest of others.
+
     Args:
         components: of the mixture (C.2: 20; Ghosh et al.: 10).
-        ridge: added to the diagonal of each covariance, for components of few latents.
+        ridge: added to the diagonal of each standardised covariance, for components of few latents.
 
     Raises:
         ValueError: without a component.
@@ -98,8 +100,12 @@ class Mixture(Density):
         self._mixture: GaussianMixture | None = None
 
     def fit(self, latents: Tensor, seed: int) -> Mixture:
-        values = _checked(latents, self.components).double().numpy()
-        self._mixture = GaussianMixture(self.components, reg_covar=self.ridge, random_state=seed).fit(values)
+        values = _checked(latents, max(self.components, 2)).double()
+        mean, scale = values.mean(dim=0), values.std(dim=0).clamp_min(1e-12)
+        fitted = GaussianMixture(self.components, reg_covar=self.ridge, random_state=seed).fit((values - mean) / scale)
+        fitted.means_ = mean.numpy() + fitted.means_ * scale.numpy()
+        fitted.covariances_ = fitted.covariances_ * torch.outer(scale, scale).numpy()
+        self._mixture = fitted
         return self
 
     def sample(self, n: int, seed: int) -> Tensor:
@@ -130,10 +136,13 @@ class Mixture(Density):
 
 
 class LatentVAE(nn.Module):
-    r"""A fully connected VAE of vectors, with a normal likelihood whose variance is learned (one for all numbers).
+    r"""A fully connected VAE of vectors, with a normal likelihood whose variances are learned, one for each number.
 
-    .. math:: -\log p(x) \le \frac{\| x - D(u) \|^2}{2 \sigma^2} + \frac{d}{2} \log 2 \pi \sigma^2
+    .. math:: -\log p(x) \le \sum_j \left( \frac{(x_j - D(u)_j)^2}{2 \sigma_j^2} + \frac{1}{2} \log 2 \pi \sigma_j^2 \right)
               + \mathrm{KL}(q(u | x) \| \mathcal{N}(0, I))
+
+    With one variance for all numbers a structure in few of them is not worth the divergence that it costs, and the posterior
+    collapses. The variances start small for the same reason.
 
     Args:
         inputs: width d of the vectors.
@@ -146,7 +155,7 @@ class LatentVAE(nn.Module):
         super().__init__()
         self.encoder = _perceptron([inputs, *[width] * (layers - 1), 2 * latent])
         self.decoder = _perceptron([latent, *[width] * (layers - 1), inputs])
-        self.log_variance = nn.Parameter(torch.zeros(()))
+        self.log_variance = nn.Parameter(torch.full((inputs,), -3.0))
 
     def code(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """A sample u of each posterior ``(B, latent)`` and its divergence from the prior ``(B,)``, for x ``(B, d)``."""
@@ -158,9 +167,9 @@ class LatentVAE(nn.Module):
     def loss(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """The negative ELBO without its constant, a mean over x ``(B, d)``."""
         u, divergence = self.code(x, generator)
-        gap = (x - self.decoder(u)).square().sum(dim=1)
-        likelihood = 0.5 * (gap * (-self.log_variance).exp() + x.shape[1] * self.log_variance)
-        return (likelihood + divergence).mean()
+        gap = (x - self.decoder(u)).square()
+        misfit = 0.5 * (gap * (-self.log_variance).exp() + self.log_variance).sum(dim=1)
+        return (misfit + divergence).mean()
 
 
 class VAEMixture(Density):

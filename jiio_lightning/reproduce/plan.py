@@ -85,6 +85,7 @@ class Cell:
         paper: the paper's value.
         scale: factor on our value, such as 1000 for milliseconds.
         digits: after the decimal point.
+        trained: whether it says how good a net is, and so means little before training has converged.
     """
 
     row: str
@@ -94,6 +95,7 @@ class Cell:
     paper: float | None = None
     scale: float = 1.0
     digits: int = 2
+    trained: bool = True
 
 
 @dataclass(frozen=True)

@@ -59,8 +59,8 @@ class Figure:
 
     @property
     def converged(self) -> bool:
-        """Whether no fit behind it still improved at its end."""
-        return not any(record.still_falls for record in self.records)
+        """Whether the fits behind it are known to have stopped improving; a figure that does not judge a net needs none."""
+        return not self.cell.trained or all(record.steps == 0 or record.still_falls is False for record in self.records)
 
 
 @dataclass(frozen=True)

@@ -91,13 +91,12 @@ class Autoencoding(LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         check_images(batch.image, self.net)
         layers = Layers(self.solver, self.adjoint)
-        with parametrize.cached():
-            code = self.encoder(self._seen(batch), layers)
-            x = self.latent_regularizer.latent(code, sample_generators(self.seed, self.global_step, batch.index, Stream.LATENT))
-            image = self.net.decode(x, layers)
-            loss, figures = self._loss(batch.image, image, code)
-            penalty = self._penalty(batch, layers)
-            figures |= {"jacobian": penalty.detach(), "residual_z": layers.residual(batch.image).median()}
+        code = self.encoder(self._seen(batch), layers)  # no parametrize.cached(): the solve, first, would fill it without a graph
+        x = self.latent_regularizer.latent(code, sample_generators(self.seed, self.global_step, batch.index, Stream.LATENT))
+        image = self.net.decode(x, layers)
+        loss, figures = self._loss(batch.image, image, code)
+        penalty = self._penalty(batch, layers)
+        figures |= {"jacobian": penalty.detach(), "residual_z": layers.residual(batch.image).median()}
         if not bool(torch.isfinite(loss + penalty)):
             raise SolveError(_not_finite(figures))
         self._log("train", figures, len(batch.index))

@@ -68,14 +68,14 @@ def test_samples_of_a_mixture_are_in_no_order():
 
 
 def test_the_loss_of_the_vae_of_latents():
-    """At a posterior that is the prior and a decoder that gives 0: d / 2 log v + |x|^2 / (2 v)."""
+    """At a posterior that is the prior and a decoder that gives 0: the sum of log v_j / 2 + x_j^2 / (2 v_j)."""
     vae = LatentVAE(2, width=4, latent=3, layers=2)
     with torch.no_grad():
         for weight in vae.parameters():
             weight.zero_()
-        vae.log_variance.fill_(0.4)
+        vae.log_variance.copy_(torch.tensor([0.4, -0.2]))
     x = torch.tensor([[1.0, 2.0], [0.0, 1.0]])
-    wanted = 0.4 + 3.0 / (2 * torch.tensor(0.4).exp())
+    wanted = 0.1 + 0.5 / (2 * torch.tensor(0.4).exp()) + 2.5 / (2 * torch.tensor(-0.2).exp())
     assert vae.loss(x, torch.Generator()).item() == pytest.approx(wanted.item(), rel=1e-6)
 
 

@@ -10,7 +10,6 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from jiio_lightning.callbacks import AugmentedDEQSolver
 from jiio_lightning.core import Augmented, DualReuse, FixedInput, FullKKT, InnerProblem, Joint
 from jiio_lightning.core.operators import Downsampling, GaussianNoise, Operator, PixelMask, SquareMask
 from jiio_lightning.core.outer import OuterGradient

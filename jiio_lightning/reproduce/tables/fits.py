@@ -82,6 +82,7 @@ _RAE: Overrides = (
     *("--model.encoder.init_args.variational", "false"),
 )
 _AE: Overrides = ("--model.latent_regularizer", "jiio_lightning.tasks.Plain", "--model.encoder.init_args.variational", "false")
+_ON_DIGITS: Overrides = ("--data", "jiio_lightning.data.Digits")
 _FEW: Overrides = ("--solver.train.max_steps", "4", "--solver.test.max_steps", "4")
 
 SETTINGS: dict[Budget, Setting] = {
@@ -101,9 +102,12 @@ SETTINGS: dict[Budget, Setting] = {
         },
         family="digits",
         metric="frechet_digits_cnn64",
-        unsupervised="tasks/digits_inverse.yaml",
+        unsupervised="tasks/inverse.yaml",
         adam=("--solver.test.max_steps", "2"),
-        decoders={"vae": ("--model.net", "conf/model/conv_digits.yaml")},
+        decoders={
+            "vae": ("--model.net", "conf/model/conv_digits.yaml", *_ON_DIGITS),
+            **dict.fromkeys(("mdeq_vae", "jiio", "jiio_100"), ("--model.net", "conf/model/mdeq_digits.yaml", *_ON_DIGITS)),
+        },
         validations=1,
         features=Trained("tasks/digits_features.yaml", 20),
         joint_steps=4,
@@ -117,8 +121,8 @@ SETTINGS: dict[Budget, Setting] = {
     Budget.CPU: Setting(
         text="MNIST at 28x28, 16 latent numbers, MDEQs with channels (16, 32) at 14x14 and 7x7.",
         nets={
-            "jiio": Trained("tasks/mnist.yaml", 480, (3e-3,), ("--solver.train.max_steps", "40")),
-            "jiio_100": Trained("tasks/mnist.yaml", 200, (3e-3,), ("--solver.train.max_steps", "100")),
+            "jiio": Trained("tasks/mnist.yaml", 480, (6e-3,), ("--solver.train.max_steps", "40")),
+            "jiio_100": Trained("tasks/mnist.yaml", 200, (6e-3,), ("--solver.train.max_steps", "100")),
             "vae": Trained("tasks/mnist_vae.yaml", 1500, BASELINE_RATES),
             "rae": Trained("tasks/mnist_rae.yaml", 1500, BASELINE_RATES),
             "mdeq_vae": Trained("tasks/mnist_mdeq_vae.yaml", 180, BASELINE_RATES),

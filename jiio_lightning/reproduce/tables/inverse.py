@@ -80,8 +80,7 @@ def _supervised(budget: Budget, row: str, problem: str) -> Run:
     trained = _net(chosen, row, problem)
     name = f"{_slug(row)}_{_slug(problem)}"
     weights = fits(chosen, f"inverse/{name}", trained)
-    joint = joint_test(budget) if "JIIO" in row else ("--data.test_limit", str(chosen.images))
-    overrides = (*_figures(row), *trained.overrides, *joint, *chosen.common)
+    overrides = (*_figures(row), *trained.overrides, "--data.test_limit", str(chosen.images), *chosen.common)
     return Run(f"table4/{name}", "test", trained.config, overrides, weights)
 
 
@@ -96,7 +95,8 @@ def _unsupervised(budget: Budget, row: str, problem: str) -> Run:
     chosen = setting(budget)
     net = UNSUPERVISED[row]
     nested = f"conf/solver/nested{'_explicit' if net == 'vae' else ''}.yaml"
-    solver = ("--solver", nested, *chosen.adam) if "Adam" in row else joint_test(budget)[:2]
+    joint = ("--solver", "conf/solver/joint_40_100.yaml", *joint_test(budget)[:2])
+    solver = ("--solver", nested, *chosen.adam) if "Adam" in row else joint
     decoder = chosen.decoders.get(net, ())
     limit = ("--data.test_limit", str(chosen.images))
     overrides = (*decoder, *OPERATORS[problem], *solver, *limit, *chosen.common)

@@ -43,11 +43,15 @@ def _cells(label: str, run: Run, adam: int, short: int, long: int) -> list[Cell]
     cells: list[Cell] = []
     for row, at in rows.items():
         value = paper.get(at)
-        cells.append(Cell(row, f"{label}, ms", (run,), f"compare/at/{at}/seconds", value, scale=1000, digits=0))
+        cells.append(Cell(row, f"{label}, ms", (run,), f"compare/at/{at}/seconds", value, scale=1000, digits=0, trained=False))
         ratio = None if value is None else round(paper[f"nested_{adam}"] / value, 2)
-        cells.append(Cell(row, f"{label}, ratio at these steps", (run,), f"compare/at/{at}/ratio", ratio, digits=1))
-        cells.append(Cell(row, f"{label}, cost", (run,), f"compare/at/{at}/cost", digits=1))
-    cells.append(Cell("ratio at equal feasible cost", f"{label}, ratio at these steps", (run,), "compare/speedup", digits=1))
+        cells.append(
+            Cell(row, f"{label}, ratio at these steps", (run,), f"compare/at/{at}/ratio", ratio, digits=1, trained=False)
+        )
+        cells.append(Cell(row, f"{label}, cost", (run,), f"compare/at/{at}/cost", digits=1, trained=False))
+    cells.append(
+        Cell("ratio at equal feasible cost", f"{label}, ratio at these steps", (run,), "compare/speedup", digits=1, trained=False)
+    )
     return cells
 
 
@@ -61,7 +65,7 @@ def fig3(budget: Budget) -> Table:
         title="Figure 3: cost against time, Adam and JIIO",
         setting=chosen.text,
         caveat=CAVEATS[budget],
-        cells=(Cell("Adam over JIIO", "ratio at equal feasible cost", (run,), "compare/speedup", digits=1),),
+        cells=(Cell("Adam over JIIO", "ratio at equal feasible cost", (run,), "compare/speedup", digits=1, trained=False),),
         pictures=(
             Picture(run, "**/cost_over_time.png", "feasible cost against time"),
             Picture(run, "**/residuals.png", "residuals of z, mu and x along one joint solve"),
