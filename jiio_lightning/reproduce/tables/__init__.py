@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from jiio_lightning.reproduce.plan import Budget, Table
-from jiio_lightning.reproduce.tables.generation import table1
+from jiio_lightning.reproduce.tables.generation import fig2, fig6, table1
 from jiio_lightning.reproduce.tables.inverse import figs7to12, table4
 from jiio_lightning.reproduce.tables.speed import fig3, fig4, table3
 
@@ -11,7 +11,9 @@ TABLES: dict[str, Callable[[Budget], Table]] = {
     "table1": table1,
     "table3": table3,
     "table4": table4,
+    "fig2": fig2,
     "fig3": fig3,
     "fig4": fig4,
+    "fig6": fig6,
     "figs7to12": figs7to12,
 }

@@ -53,6 +53,7 @@ class Setting:
         features: run file of the feature extractor; None for Inception's.
         joint_steps: of a solve in evaluation.
         images: test images.
+        latents: training images to whose latents the density of Fig. 2 is fitted.
         adam_steps: of the nested baseline.
         compare: overrides of ``jiio compare`` for single images and for batches.
     """
@@ -69,6 +70,7 @@ class Setting:
     features: Trained | None = None
     joint_steps: int = 100
     images: int = 1000
+    latents: int = 2000
     adam_steps: int = 40
     compare: dict[str, Overrides] = field(default_factory=dict)
 
@@ -83,7 +85,52 @@ _RAE: Overrides = (
 )
 _AE: Overrides = ("--model.latent_regularizer", "jiio_lightning.tasks.Plain", "--model.encoder.init_args.variational", "false")
 _ON_DIGITS: Overrides = ("--data", "jiio_lightning.data.Digits")
+_FEWER: Overrides = ("--data.val_limit", "250")
 _FEW: Overrides = ("--solver.train.max_steps", "4", "--solver.test.max_steps", "4")
+
+
+def _faces(text: str, common: Overrides, scale: float, validations: int) -> Setting:
+    """The paper's nets and run files; ``scale`` is on its numbers of steps."""
+
+    def net(config: str, steps: int, overrides: Overrides = ()) -> Trained:
+        return Trained(config, max(1, round(scale * steps)), overrides=overrides)
+
+    supervised: Overrides = (
+        *("--model.net", "conf/model/mdeq_celeba64.yaml", "--solver", "conf/solver/paper_generation_100.yaml"),
+        *("--data", "jiio_lightning.data.CelebA", "--jacobian.coefficient", "2.0"),  # C.4, C.5
+    )
+    return Setting(
+        text=text,
+        nets={
+            "jiio": net("tasks/celeba.yaml", 50_000),  # C.5
+            "jiio_100": net("tasks/celeba_100.yaml", 25_000),  # C.5
+            "vae": net("tasks/celeba_vae.yaml", 114_000),  # 70 epochs at batch 100, as released with the RAE
+            "rae": net("tasks/celeba_rae.yaml", 114_000),
+            "mdeq_vae": net("tasks/celeba_mdeq_vae.yaml", 50_000),
+            "ae": net("tasks/celeba_vae.yaml", 114_000, _AE),
+            "mdeq_ae": net("tasks/celeba_mdeq_vae.yaml", 50_000, _AE),
+            "inverse": net("tasks/inpainting.yaml", 25_000, supervised),  # C.5
+        },
+        family="celeba",
+        metric="fid",
+        unsupervised="tasks/inverse.yaml",
+        adam=("--solver.test.step.init_args.size", "0.3"),
+        decoders={
+            "vae": ("--model.net", "conf/model/conv_celeba64.yaml", "--data", "jiio_lightning.data.CelebA"),
+            **dict.fromkeys(
+                ("mdeq_vae", "jiio", "jiio_100"),
+                ("--model.net", "conf/model/mdeq_celeba64.yaml", "--data", "jiio_lightning.data.CelebA"),
+            ),
+        },
+        common=common,
+        validations=validations,
+        images=10_000,
+        compare={
+            "one": ("--samples", "1", "--batches", "200", "--repeats", "1", "--every", "4", "--sizes", "[0.3]"),
+            "many": ("--samples", "16", "--batches", "4", "--repeats", "3", "--sizes", "[0.1,0.3,1.0]"),
+        },
+    )
+
 
 SETTINGS: dict[Budget, Setting] = {
     Budget.SMOKE: Setting(
@@ -112,6 +159,7 @@ SETTINGS: dict[Budget, Setting] = {
         features=Trained("tasks/digits_features.yaml", 20),
         joint_steps=4,
         images=40,
+        latents=100,
         adam_steps=2,
         compare={
             "one": ("--samples", "1", "--batches", "3", "--repeats", "1", "--sizes", "[0.3]"),
@@ -126,8 +174,8 @@ SETTINGS: dict[Budget, Setting] = {
             "vae": Trained("tasks/mnist_vae.yaml", 1500, BASELINE_RATES),
             "rae": Trained("tasks/mnist_rae.yaml", 1500, BASELINE_RATES),
             "mdeq_vae": Trained("tasks/mnist_mdeq_vae.yaml", 180, BASELINE_RATES),
-            "ae": Trained("tasks/mnist_ae.yaml", 900, BASELINE_RATES),
-            "mdeq_ae": Trained("tasks/mnist_mdeq_ae.yaml", 100, BASELINE_RATES),
+            "ae": Trained("tasks/mnist_ae.yaml", 900, BASELINE_RATES, _FEWER),
+            "mdeq_ae": Trained("tasks/mnist_mdeq_ae.yaml", 100, BASELINE_RATES, _FEWER),
             "inverse": Trained("tasks/inpainting.yaml", 300, (3e-3,)),
         },
         family="mnist",
@@ -141,13 +189,24 @@ SETTINGS: dict[Budget, Setting] = {
             "many": ("--samples", "16", "--batches", "4", "--repeats", "3", "--sizes", "[0.1,0.3,1.0]"),
         },
     ),
+    Budget.GPU: _faces(
+        "Faces at 64x64 that you have prepared (conf/data/faces64.yaml), the nets of Table 9 on one GPU; a hundredth of the "
+        "paper's steps, a share that was chosen without a GPU to measure on.",
+        ("--trainer", "conf/trainer/gpu.yaml", "--data", "conf/data/faces64.yaml"),
+        scale=0.01,
+        validations=10,
+    ),
+    Budget.PAPER: _faces(
+        "CelebA at 64x64, the nets of Table 9 with 128 latent numbers on four GPUs (C.5).",
+        ("--trainer", "conf/trainer/4gpu_ddp.yaml"),
+        scale=1.0,
+        validations=50,
+    ),
 }
 
 
 def setting(budget: Budget) -> Setting:
-    """Of a budget; without one of its own a budget has the next smaller one's."""
-    if budget not in SETTINGS:
-        raise ValueError(f"the {budget} budget has no setting yet: choose among {', '.join(SETTINGS)}")
+    """Of a budget."""
     return SETTINGS[budget]
 
 

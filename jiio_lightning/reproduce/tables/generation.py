@@ -41,6 +41,38 @@ def table1(budget: Budget) -> Table:
     )
 
 
+def fig2(budget: Budget) -> Table:
+    """Samples and reconstructions of the joint method (Figures 2 and 5)."""
+    chosen = setting(budget)
+    net = chosen.nets["jiio"]
+    limits = ("--n", "100", "--latents", str(chosen.latents), "--batch_size", "100")
+    samples = Run("fig2/samples", "sample", net.config, (*net.overrides, *limits, *chosen.common), training(budget, "jiio"))
+    return Table(
+        name="fig2",
+        title="Figures 2 and 5: samples and reconstructions of JIIO-MDEQ",
+        setting=f"{chosen.text} Samples come from a mixture of 20 normal distributions fitted to {chosen.latents} latents.",
+        caveat=CAVEATS[budget],
+        pictures=(
+            Picture(samples, "**/samples/grid.png", "samples"),
+            Picture(_test(budget, chosen, "JIIO-MDEQ"), "**/images/test.png", "test images above their reconstructions"),
+        ),
+    )
+
+
+def fig6(budget: Budget) -> Table:
+    """Reconstructions of faces at 256x256 (B.3): the paper's data only."""
+    fit = Run("generators/ffhq", "fit", "tasks/ffhq.yaml", ("--trainer", "conf/trainer/4gpu_ddp.yaml"))
+    test = Run("fig6/test", "test", "tasks/ffhq.yaml", ("--trainer", "conf/trainer/gpu.yaml"), fit)
+    pictures = (Picture(test, "**/images/test.png", "test images above their reconstructions"),)
+    return Table(
+        name="fig6",
+        title="Figure 6: reconstructions of FFHQ at 256x256",
+        setting="FFHQ at 256x256, latent 384, 100 joint steps (B.3): `jiio data prepare ffhq --size 256` first.",
+        caveat="Made by the paper budget only: there is nothing smaller that would show faces at 256x256.",
+        pictures=pictures if budget is Budget.PAPER else (),
+    )
+
+
 def _test(budget: Budget, chosen: Setting, row: str) -> Run:
     joint = row in ("JIIO-MDEQ", "MDEQ-VAE (w/ JIIO)")
     net = chosen.nets["jiio" if joint else NETS[row]]
