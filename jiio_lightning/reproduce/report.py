@@ -7,6 +7,7 @@ import math
 import shutil
 import statistics
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib
@@ -149,17 +150,13 @@ class Report:
         if len(sound) < 2:
             return f"{column}: no ranking, fewer than two cells are converged and have an interval."
         ordered = sorted(sound, key=lambda figure: figure.value or 0.0, reverse=better == "high")
-        pairs = [
-            f"{one.cell.row} better than {two.cell.row}"
-            for place, one in enumerate(ordered)
-            for two in ordered[place + 1 :]
-            if _separate(one, two)
-        ]
+        ours = ordered[0].cell.row
+        for one, two in pairwise(ordered):
+            ours += f" {'>' if _separate(one, two) else '~'} {two.cell.row}"
         papers = [figure for figure in sound if figure.cell.paper is not None]
         order = sorted(papers, key=lambda figure: figure.cell.paper or 0.0, reverse=better == "high")
         paper = f" The paper's order: {', '.join(figure.cell.row for figure in order)}." if len(order) > 1 else ""
-        ours = f"in order {', '.join(figure.cell.row for figure in ordered)}; separated: {'; '.join(pairs) or 'none'}."
-        return f"{column} ({better} is better): {ours}{paper}"
+        return f"{column} ({better} is better): {ours}.{paper}"
 
 
 def _figure(cell: Cell, runner: Runner) -> Figure:
@@ -221,7 +218,10 @@ def _lines(report: Report, pictures: list[tuple[str, str]]) -> list[str]:
             places = [report.at(row, column) for column in report.columns]
             lines.append(f"| {row} | " + " | ".join(f"{entry(place)} | {_paper(place)}" for place in places) + " |")
         lines += ["", "Brackets: 95 % intervals, over seeds where there are several, else over the samples of the one."]
-    lines += ["", *(f"- {line}" for line in report.rankings())]
+    rankings = report.rankings()
+    if rankings:
+        lines += ["", "Orders of the converged cells, > where intervals separate and ~ where they do not:", ""]
+        lines += [f"- {line}" for line in rankings]
     missing = [f"- missing: {at.cell.row}, {at.cell.column}: {at.missing}" for at in report.figures if at.missing]
     lines += ["", *missing] if missing else []
     if report.fits:

@@ -38,8 +38,8 @@ def table4(budget: Budget) -> Table:
         name="table4",
         title="Table 4: median PSNR of inverse problems (Sec. 4.2)",
         setting=(
-            f"{chosen.text} {chosen.images} test images, PSNR for a range of 2. Supervised JIIO is trained with the adjoint at fixed x* "
-            f"as in the paper (results/inverse_gradients.md has the full KKT gradient). {_training(chosen)}"
+            f"{chosen.text} {chosen.images} test images, PSNR for a range of 2. Supervised JIIO is trained with the adjoint at "
+            f"fixed x*, as in the paper (results/inverse_gradients.md has the full KKT gradient). {_training(chosen)}"
         ),
         caveat=(
             f"{CAVEATS[budget]} The paper's PSNR takes a peak of 1 for images that span [-1, 1]: its printed values are raised "
