@@ -53,6 +53,7 @@ class Setting:
         features: run file of the feature extractor; None for Inception's.
         joint_steps: of a solve in evaluation.
         images: test images.
+        inverse_images: test images of inverse problems.
         latents: training images to whose latents the density of Fig. 2 is fitted.
         adam_steps: of the nested baseline.
         compare: overrides of ``jiio compare`` for single images and for batches.
@@ -70,6 +71,7 @@ class Setting:
     features: Trained | None = None
     joint_steps: int = 100
     images: int = 1000
+    inverse_images: int = 1000
     latents: int = 2000
     adam_steps: int = 40
     compare: dict[str, Overrides] = field(default_factory=dict)
@@ -159,6 +161,7 @@ SETTINGS: dict[Budget, Setting] = {
         features=Trained("tasks/digits_features.yaml", 20),
         joint_steps=4,
         images=40,
+        inverse_images=20,
         latents=100,
         adam_steps=2,
         compare={
@@ -180,6 +183,7 @@ SETTINGS: dict[Budget, Setting] = {
         },
         family="mnist",
         metric="frechet_mnist_cnn64",
+        inverse_images=300,
         unsupervised="tasks/inverse.yaml",
         adam=("--solver.test.step.init_args.size", "0.3"),
         decoders={"vae": ("--model.net", "conf/model/conv_mnist.yaml")},

@@ -38,7 +38,7 @@ def table4(budget: Budget) -> Table:
         name="table4",
         title="Table 4: median PSNR of inverse problems (Sec. 4.2)",
         setting=(
-            f"{chosen.text} {chosen.images} test images, PSNR for a range of 2. Supervised JIIO is trained with the adjoint at "
+            f"{chosen.text} {chosen.inverse_images} test images, PSNR for a range of 2. Supervised JIIO is trained with the adjoint at "
             f"fixed x*, as in the paper (results/inverse_gradients.md has the full KKT gradient). {_training(chosen)}"
         ),
         caveat=(
@@ -75,7 +75,7 @@ def _supervised(budget: Budget, row: str, problem: str) -> Run:
     trained = _net(chosen, row, problem)
     name = f"{_slug(row)}_{_slug(problem)}"
     weights = fits(chosen, f"inverse/{name}", trained)
-    overrides = (*_figures(row), *trained.overrides, "--data.test_limit", str(chosen.images), *chosen.common)
+    overrides = (*_figures(row), *trained.overrides, "--data.test_limit", str(chosen.inverse_images), *chosen.common)
     return Run(f"table4/{name}", "test", trained.config, overrides, weights)
 
 
@@ -92,7 +92,7 @@ def _unsupervised(budget: Budget, row: str, problem: str) -> Run:
     joint = ("--solver", "conf/solver/joint_40_100.yaml", *joint_test(budget)[:2])
     solver = ("--solver", nested, *chosen.adam) if "Adam" in row else joint
     decoder = chosen.decoders.get(net, ())
-    limit = ("--data.test_limit", str(chosen.images))
+    limit = ("--data.test_limit", str(chosen.inverse_images))
     overrides = (*decoder, *OPERATORS[problem], *solver, *limit, *chosen.common)
     return Run(f"table4/{_slug(row)}_{_slug(problem)}", "test", chosen.unsupervised, overrides, _weights(budget, net))
 
