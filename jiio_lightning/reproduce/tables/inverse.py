@@ -38,7 +38,7 @@ def table4(budget: Budget) -> Table:
         name="table4",
         title="Table 4: median PSNR of inverse problems (Sec. 4.2)",
         setting=(
-            f"{chosen.text} {chosen.inverse_images} test images, PSNR for a range of 2. Supervised JIIO is trained with the adjoint at "
+            f"{chosen.text} {chosen.inverse_images} test images, PSNR for a range of 2. Supervised JIIO: the adjoint at "
             f"fixed x*, as in the paper (results/inverse_gradients.md has the full KKT gradient). {_training(chosen)}"
         ),
         caveat=(
