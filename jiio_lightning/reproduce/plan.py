@@ -80,7 +80,7 @@ class Cell:
 
     Args:
         row, column: where it stands.
-        runs: one for each seed; the value is their mean, the spread their standard deviation.
+        runs: one for each seed; the value is their mean, the spread their standard deviation. None: not part of the budget.
         metric: key of the value in a run's record; ``METRIC_low`` and ``METRIC_high`` are its 95 % interval, if there.
         paper: the paper's value.
         scale: factor on our value, such as 1000 for milliseconds.

@@ -160,6 +160,8 @@ class Report:
 
 
 def _figure(cell: Cell, runner: Runner) -> Figure:
+    if not cell.runs:
+        return Figure(cell, (), "not part of this budget")
     records = [(run, runner.record(run)) for run in cell.runs]
     done = tuple(record for _, record in records if record is not None and cell.metric in record.metrics)
     for run, record in records:

@@ -41,6 +41,12 @@ def test_missing_is_missing_and_never_zero(runner, finish, tmp_path):
     assert "<td>missing</td>" in path.with_suffix(".html").read_text()
 
 
+def test_a_cell_that_a_budget_leaves_out_says_so(runner):
+    left_out = Cell("E", "FID", (), "test/fid", 5.0)
+    figure = Report.of(replace(TABLE, cells=(left_out,)), runner).figures[0]
+    assert figure.value is None and figure.missing == "not part of this budget" and entry(figure) == "missing"
+
+
 def test_a_ranking_is_stated_only_where_intervals_separate(runner, finish):
     fill(finish, A, 10.0, 1.0)
     fill(finish, B, 11.5, 1.0)

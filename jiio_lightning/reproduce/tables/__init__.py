@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from jiio_lightning.reproduce.plan import Budget, Table
+from jiio_lightning.reproduce.tables.adversarial import table5, table8
 from jiio_lightning.reproduce.tables.generation import fig2, fig6, table1
 from jiio_lightning.reproduce.tables.inverse import figs7to12, table4
 from jiio_lightning.reproduce.tables.speed import fig3, fig4, table3
@@ -11,6 +12,8 @@ TABLES: dict[str, Callable[[Budget], Table]] = {
     "table1": table1,
     "table3": table3,
     "table4": table4,
+    "table5": table5,
+    "table8": table8,
     "fig2": fig2,
     "fig3": fig3,
     "fig4": fig4,
