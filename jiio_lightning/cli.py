@@ -22,6 +22,7 @@ from jiio_lightning.core.inner import SolveError
 from jiio_lightning.dashboard import main as dashboard_main
 from jiio_lightning.data import DataError
 from jiio_lightning.data.cli import main as data_main
+from jiio_lightning.fragments import whole_fragments
 from jiio_lightning.noise import quieten
 from jiio_lightning.trainer import JIIOTrainer
 
@@ -108,7 +109,7 @@ def run(args: list[str] | None = None) -> JIIOCLI:
         auto_configure_optimizers=False,
         parser_class=Parser,
         parser_kwargs={"prog": "jiio", "description": DESCRIPTION},
-        args=args,
+        args=whole_fragments(sys.argv[1:] if args is None else args),
     )
 
 

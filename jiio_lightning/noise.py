@@ -9,6 +9,7 @@ IRRELEVANT = (
     r".*isinstance\(treespec, LeafSpec\).*",  # a deprecation inside Lightning
     r".*does not have many workers.*",  # prepared arrays are gathered fastest without workers
     r".*Couldn't infer the batch indices.*",  # a batch brings its own
+    r".*args parameter is intended to run from within Python.*",  # the command line, with its fragments made whole
 )
 LOGGERS = ("pytorch_lightning.utilities.rank_zero", "lightning.pytorch.utilities.rank_zero", "pytorch_lightning")
 

@@ -123,7 +123,7 @@ class JIIOTask(LightningModule, ABC):
         return (surrogate.value * trusted).mean() / self.outer_unit(batch) + penalty
 
     def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
-        """The figures of ``evaluate`` at the feasible answer, one a sample, and ``index``: logged as means, returned as they are."""
+        """The figures of ``evaluate`` at the feasible answer, one a sample, and ``index``: logged as means, returned whole."""
         return self._evaluation_step("val", batch)
 
     def test_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:

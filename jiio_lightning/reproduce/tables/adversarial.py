@@ -98,7 +98,6 @@ def _table(budget: Budget, name: str, title: str, cells: list[Cell]) -> Table:
         ),
         caveat=CAVEATS[budget] + " Neither attack is AutoAttack: `jiio attack --attack autoattack` is there for that.",
         cells=tuple(cells),
-        better=tuple((column, "high") for column in COLUMNS),
     )
 
 
