@@ -141,7 +141,7 @@ def test_compare_wants_a_joint_solver(jiio, checkpoint, capsys):
 
 def test_compare_wants_enough_samples(jiio, checkpoint, capsys):
     assert jiio("compare", "--config", "tiny.yaml", "--ckpt_path", checkpoint) == 1
-    assert "a test batch has 8 samples" in error(capsys)
+    assert "have 0 groups of 64 samples, 1 are wanted: set data.eval_batch_size" in error(capsys)
 
 
 def test_weights_and_biases_offline(jiio, monkeypatch):
