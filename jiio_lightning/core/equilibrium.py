@@ -111,8 +111,8 @@ def equilibrium(f: Cell, x: Tensor, z0: Tensor, forward: FixedPoint, backward: B
     .. math:: \frac{\partial \ell}{\partial \theta} = \mu^\top \frac{\partial f}{\partial \theta}, \quad
               (I - J_z)^\top \mu = \partial_z \ell
 
-    Not within ``torch.nn.utils.parametrize.cached()`` where a gradient is wanted: the solve, which comes first and keeps no graph,
-    would fill the cache with weights that have none, and they would never be trained.
+    Not within ``torch.nn.utils.parametrize.cached()`` where a gradient is wanted: the solve, which comes first and keeps no
+    graph, would fill the cache with weights that have none, and they would never be trained.
 
     Args:
         f: the cell.

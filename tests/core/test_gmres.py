@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from jiio_lightning.core.gmres import gmres
+from jiio_lightning.core.gmres import CHECK, gmres
 
 
 def product_of(matrices: Tensor) -> Callable[[Tensor], Tensor]:
@@ -110,3 +110,37 @@ def test_single_precision_reaches_its_own_limit() -> None:
     matrices, rhs = nonsymmetric()
     solution = gmres(product_of(matrices.float()), rhs.float(), memory=12, restarts=2, tol=0.0)
     assert solution.value.dtype == torch.float32 and bool(solution.within(1e-5).all())
+
+
+def test_the_basis_stops_growing_where_all_are_solved() -> None:
+    """Within one check of the products that the slowest system needs, and never short of the tolerance."""
+    matrices, rhs = nonsymmetric(width=60, spread=0.05)
+    solution = gmres(product_of(matrices), rhs, memory=60, tol=1e-6)
+    assert bool(solution.within(1e-6).all())
+    needed = next(k for k in range(1, 60) if gmres(product_of(matrices), rhs, memory=k, tol=0.0).within(1e-6).all())
+    assert needed < solution.num_products <= needed + CHECK  # and one product for the true residual
+    assert gmres(product_of(matrices), torch.zeros_like(rhs)).num_products == 0
+
+
+def test_a_slow_system_does_not_change_what_the_others_get() -> None:
+    """Each takes part until it is solved itself."""
+    matrices, rhs = nonsymmetric(width=40, spread=0.03)
+    mixed = matrices.clone()
+    mixed[1] += 0.15 * torch.randn(40, 40)
+    with_slow = gmres(product_of(mixed), rhs, memory=40, restarts=2, tol=1e-5)
+    without = gmres(product_of(matrices), rhs, memory=40, restarts=2, tol=1e-5)
+    others = torch.tensor([0, 2, 3, 4])
+    assert with_slow.num_products > without.num_products
+    torch.testing.assert_close(with_slow.value[others], without.value[others], rtol=1e-10, atol=1e-12)
+
+
+def test_a_system_stops_just_where_its_residual_is_below_the_tolerance() -> None:
+    """The running estimate is the residual itself: a tolerance a little above or below it makes the difference of a product."""
+    matrices, rhs = nonsymmetric(width=10, spread=0.3)
+    for memory in (2, 5, 9):
+        best = gmres(product_of(matrices), rhs, memory=memory, tol=0.0).residual
+        slowest = int(best.argmax())
+        last = float(best[slowest])
+        above, below = (gmres(product_of(matrices), rhs, memory=10, tol=share * last).residual for share in (1.001, 0.999))
+        assert float(above[slowest]) == pytest.approx(last, rel=1e-9)
+        assert float(below[slowest]) < 0.99 * last

@@ -225,3 +225,28 @@ def test_a_sample_that_is_not_finite_leaves_the_others_alone(method: OuterGradie
     values = method.surrogate(case.problem, case.outer, spoilt).value
     assert torch.isfinite(values).tolist() == [True, False, True]
     torch.testing.assert_close(values[[0, 2]], clean[[0, 2]], rtol=1e-9, atol=1e-11)
+
+
+# --- the proximal problem ----------------------------------------------------------------------------------------------
+
+
+@each_parameter
+def test_a_ridge_goes_from_the_full_gradient_to_the_one_at_fixed_x(name: str) -> None:
+    """Against differences that solve the proximal problem again, and both ends of the scale."""
+    case = Case()
+    direction = case.direction(name)
+    full, fixed = (case.along(method, name, direction) for method in (FullKKT(tol=1e-12), FixedInput(EXACT)))
+    assert (full - fixed).abs() > 1e-3 * full.abs()
+    none, endless = (case.along(FullKKT(tol=1e-12, ridge=ridge), name, direction) for ridge in (0.0, 1e7))
+    torch.testing.assert_close(none, full, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(endless, fixed, rtol=1e-5, atol=1e-7)
+    plain, centre = case.problem, case.v.x
+    case.problem = replace(plain, loss=lambda z, x: plain.loss(z, x) + 0.35 * (x - centre).square().sum(dim=1))
+    theirs = case.difference(lambda v: case.outer(v.z, v.x), name, direction)
+    case.problem = plain
+    torch.testing.assert_close(case.along(FullKKT(tol=1e-12, ridge=0.7), name, direction), theirs, rtol=1e-5, atol=1e-8)
+
+
+def test_a_negative_ridge_is_refused() -> None:
+    with pytest.raises(ValueError, match="ridge >= 0, got -1"):
+        FullKKT(ridge=-1.0)

@@ -36,7 +36,7 @@ def test_any_size_goes_there_and_back(size, kernel):
 
 
 def test_the_sizes_of_the_rae_paper():
-    """Widths 128 to 1024 down to 4x4 in the encoder, 1024 at 8x8 to 512, 256, 128 in CelebA's decoder; no doubling to 128 for MNIST."""
+    """128 to 1024 channels down to 4x4 in the encoder; from 1024 at 8x8 to 512, 256, 128 in the decoder (MNIST: no 128)."""
     encoder, decoder = ConvEncoder(64, (3, 64, 64), kernel=5), ConvDecoder(64, (3, 64, 64), kernel=5)
     kernels = [tuple(m.weight.shape) for m in encoder.modules() if isinstance(m, torch.nn.Conv2d)]
     assert kernels == [(128, 3, 5, 5), (256, 128, 5, 5), (512, 256, 5, 5), (1024, 512, 5, 5)]

@@ -320,7 +320,7 @@ def test_the_joint_attack_is_as_strong_as_pgd_at_equal_evaluations(tmp_path, mon
     JacobianRegularization(0.01, 1, mode_coefficient=0.1).setup(None, model, "fit")
     model.log = lambda *_, **__: None
     optimiser = torch.optim.Adam(net.parameters(), 1e-2)
-    for _ in range(12):
+    for _ in range(2):
         for given in data.train_dataloader():
             optimiser.zero_grad()
             model.training_step(given, 0).backward()

@@ -10,6 +10,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from jiio_lightning.callbacks import JacobianRegularization
 from jiio_lightning.core import Augmented, DualReuse, FixedInput, FullKKT, InnerProblem, Joint
 from jiio_lightning.core.operators import Downsampling, GaussianNoise, Operator, PixelMask, SquareMask
 from jiio_lightning.core.outer import OuterGradient
@@ -50,6 +51,10 @@ class TanhGenerator(Generator):
         return (torch.cat([z, z.square()], dim=1) @ self.head.T).view(-1, 1, 4, 4)
 
 
+SOLVED: dict[Operator, Augmented] = {}
+"""What a case's solve found, so that each is solved once."""
+
+
 class Case:
     """A supervised task in float64 on images near to what its net can make, and its inner problem's solution to the last bit."""
 
@@ -57,14 +62,16 @@ class Case:
         torch.manual_seed(0)
         self.task = Inverse(TanhGenerator(), operator, outer=outer)
         solver = inject(self.task)
-        solver.train = solver.test = Joint(Plain(0.03), max_steps=3000)
+        solver.train = solver.test = Joint(Plain(0.03), max_steps=1500)
         net, x = self.task.net, 0.7 * torch.randn(3, 3, dtype=torch.float64)
         with torch.no_grad():
             z = equilibrium_of(InnerProblem(net.f, lambda z, x: z.sum(dim=1)), x, net.hidden)
             image = net.h(z) + 0.05 * torch.randn(3, 1, 4, 4)
         self.batch = ImageBatch(image, torch.zeros(3, dtype=torch.long), torch.arange(3))
         self.task.train()
-        self.rough = self.task.inner(self.problem, Augmented(z, torch.zeros_like(z), x)).v
+        if operator not in SOLVED:
+            SOLVED[operator] = self.task.inner(self.problem, Augmented(z, torch.zeros_like(z), x)).v
+        self.rough = SOLVED[operator]
         self.v = self.solve()
         self.task.start = lambda batch: self.v  # type: ignore[method-assign]
         solver.train = Joint(Plain(0.0), max_steps=1)  # the solution stays where it is
@@ -100,11 +107,10 @@ def double_precision():
 
 
 @pytest.mark.parametrize("name", ["cell", "inject", "head"])
-@pytest.mark.parametrize("kind", ["mask", "noise"])
+@pytest.mark.parametrize("operator", [SquareMask(0.5), GaussianNoise(0.3)], ids=["mask", "noise"])
 @pytest.mark.parametrize("outer", ["fixed", "full"])
-def test_the_gradient_of_a_training_step(double_precision, outer: str, kind: str, name: str):
+def test_the_gradient_of_a_training_step(double_precision, outer: str, operator: Operator, name: str):
     """Against central differences that solve again: z alone at the frozen x* (Eq. 7, 9), or z, mu and x (Eq. 16-17)."""
-    operator = SquareMask(0.5) if kind == "mask" else GaussianNoise(0.3)
     case = Case(operator, FIXED if outer == "fixed" else FULL)
     weight = getattr(case.task.net, name)
     direction = torch.randn_like(weight)
@@ -208,21 +214,23 @@ def digits(count: int, start: int = 0) -> ImageBatch:
     return ImageBatch(image, torch.zeros(count, dtype=torch.long), torch.arange(start, start + count))
 
 
+@pytest.mark.slow
 def test_a_trained_generator_fills_a_hole():
-    """Forty steps of Generation, then Eq. 22: the hole is nearer to the truth than 0 or black, and the picture shows it."""
+    """A few steps of Generation, then Eq. 22: the hole is nearer to the truth than 0 or black, and the picture shows it."""
     torch.manual_seed(0)
     generator = Generation(LatentGenerator(8, (8, 16), (1, 8, 8), expansion=1))
     inject(generator, steps=25)
+    JacobianRegularization(coefficient=0.03, probes=1, mode_coefficient=0.1).setup(None, generator, "fit")
     generator.train()
     optimiser = torch.optim.Adam(generator.parameters(), lr=5e-3)
-    for step in range(40):
+    for step in range(50):
         optimiser.zero_grad()
-        generator.training_step(digits(32, 32 * step), step).backward()
+        generator.training_step(digits(16, 16 * step), step).backward()
         nn.utils.clip_grad_norm_(generator.parameters(), 0.1)
         optimiser.step()
     given = digits(60, 1600)
     model = adopted(generator, SquareMask())
-    inject(model, steps=60)
+    inject(model, steps=40)
     found = model.test_step(given, 0)
     hole = ~model.measurement(given).seen
     left, black = (((value - given.image).square() * hole).sum() / hole.sum() for value in (0.0, -1.0))
