@@ -144,19 +144,6 @@ def test_compare_wants_enough_samples(jiio, checkpoint, capsys):
     assert "have 0 groups of 64 samples, 1 are wanted: set data.eval_batch_size" in error(capsys)
 
 
-def test_weights_and_biases_offline(jiio, monkeypatch):
-    import wandb
-
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    wandb_yaml = REPO / "conf/logger/wandb.yaml"
-    assert jiio("fit", "--config", "tiny.yaml", "--trainer.logger", wandb_yaml) == 0
-    wandb.finish()
-    (run,) = Path("runs/wandb").glob("offline-run-*")
-    assert next(run.glob("run-*.wandb")).is_file(), "what `wandb sync` would send"
-    assert list((run / "files" / "media" / "images" / "images").glob("val_*.png"))
-
-
 def test_tensorboard_takes_the_pictures(jiio):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -26,7 +26,9 @@ def test_weights_and_biases_offline(jiio, command, monkeypatch):
     monkeypatch.setenv("WANDB_SILENT", "true")
     assert jiio(*command, "--trainer.logger", REPO / "conf/logger/wandb.yaml") == 0
     wandb.finish()
-    (media,) = Path("runs/wandb").glob("offline-run-*/files/media")
+    (run,) = Path("runs/wandb").glob("offline-run-*")  # one such test: wandb's service keeps the folder of its first run
+    assert next(run.glob("run-*.wandb")).is_file(), "what `wandb sync` would send"
+    media = run / "files" / "media"
     files = [str(path.relative_to(media)) for path in media.rglob("*") if path.is_file()]
     for start in ("images/images/test", "table/samples/test", "table/solve/test"):
         assert any(name.startswith(start) for name in files), (start, files)
