@@ -39,7 +39,7 @@ def table4(budget: Budget) -> Table:
         title="Table 4: median PSNR of inverse problems (Sec. 4.2)",
         setting=(
             f"{chosen.text} {chosen.inverse_images} test images, PSNR for a range of 2. Supervised JIIO: the adjoint at "
-            f"fixed x*, as in the paper (results/inverse_gradients.md has the full KKT gradient). {_training(chosen)}"
+            f"fixed x*, as in the paper (results/inverse_gradients.md has the full KKT one). {_training(chosen)}"
         ),
         caveat=(
             f"{CAVEATS[budget]} The paper's PSNR takes a peak of 1 for images that span [-1, 1]: its printed values are raised "
