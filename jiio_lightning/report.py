@@ -82,10 +82,11 @@ def _plot_cost(comparison: Comparison, path: Path, pixels: int, reference: float
     if reference is not None:
         axes.axhline(reference, color="gray", linestyle=":", label="PCA, same latent")
     axes.set(xscale="log", yscale="log", xlabel="wall-clock seconds", ylabel="feasible cost per pixel")
+    axes.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))  # labels of all nine would overlap
     axes.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     _mark_ratio(comparison, axes, pixels)
     axes.set_title(f"z solved again at each x, {comparison.samples * comparison.batches} held-out samples")
     _save(figure, axes, path)
