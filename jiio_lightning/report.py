@@ -111,7 +111,7 @@ def _plot_residuals(comparison: Comparison, path: Path) -> None:
 
 
 def _save(figure: plt.Figure, axes: plt.Axes, path: Path) -> None:
-    axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)  # below: it hides no curve
+    axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)  # below: it hides no curve
     axes.grid(alpha=0.3)
     figure.tight_layout()
     figure.savefig(path, dpi=150, bbox_inches="tight")
