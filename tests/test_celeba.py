@@ -45,7 +45,7 @@ def test_its_companions(celeba, name):
         "celeba_mdeq_vae": ("--model.encoder.init_args.channels", "[8,8,8,8]", "--model.encoder.init_args.expansion", 1),
         "celeba_100": (),
     }.get(name, ("--model.encoder.init_args.width", 4))
-    words = ("--trainer.max_steps", 1, *small, *encoder, *QUICK, "--data.batch_size", 12)
+    words = ("--trainer.max_steps", 1, *small, *encoder, *QUICK, "--data.batch_size", 4)
     assert celeba("fit", "--config", REPO / f"tasks/{name}.yaml", *words) == 0
     assert last(name)["global_step"] == 1
 
