@@ -251,7 +251,7 @@ def _fit_row(record: Record) -> str:
 
 
 def _write_json(path: Path, figure: Figure) -> None:
-    """One cell: its value, where it comes from, what it cost."""
+    """One cell: its value, where it comes from, what it cost; paths as seen from the project, not of this machine."""
     cell = {name: value for name, value in asdict(figure.cell).items() if name != "runs"}
     values = {
         "value": figure.value,
@@ -260,6 +260,9 @@ def _write_json(path: Path, figure: Figure) -> None:
         "missing": figure.missing or None,
     }
     records = [asdict(record) for record in figure.records]
+    for record in records:
+        record["data"] = {Path(folder).name: checksum for folder, checksum in record["data"].items()}
+        record["command"] = record["command"].replace(f"{Path.cwd()}/", "")
     write_atomically(path.with_suffix(".json"), json.dumps(cell | values | {"runs": records}, indent=1))
 
 
