@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 from jiio_lightning.reproduce.plan import Cell, Picture, Run, Table
-from jiio_lightning.reproduce.report import Report, entry
+from jiio_lightning.reproduce.report import Figure, Report, entry
 
 
 def cell(row: str, paper: float | None, *seeds: int) -> Cell:
@@ -88,3 +89,13 @@ def test_pictures_and_provenance_stand_beside_the_figures(runner, finish, tmp_pa
     text = Report.of(table, runner).write(tmp_path / "results").read_text()
     assert "![samples of A](table9/01_test.png)" in text and (tmp_path / "results" / "table9" / "01_test.png").exists()
     assert "commit c0ffee, a machine" in text and (tmp_path / "results" / "table9" / "plot.png").stat().st_size > 1000
+
+
+def test_a_report_names_no_path_of_the_machine(runner, finish, tmp_path):
+    fill(finish, A, 10.0, 1.0)
+    data = runner.project / "data" / "digits"
+    record = replace(runner.record(A.runs[0]), data={str(data): "0123"}, command=f"jiio test --config {Path.cwd()}/tasks/a.yaml")
+    report = Report(TABLE, (Figure(A, (record,)),), (), ())
+    report.write(tmp_path / "results")
+    (run,) = json.loads((tmp_path / "results" / "table9" / "a_fid.json").read_text())["runs"]
+    assert run["data"] == {"digits": "0123"} and run["command"] == "jiio test --config tasks/a.yaml"
