@@ -12,6 +12,7 @@ from jiio_lightning.callbacks.prediction_writer import PredictionWriter
 from jiio_lightning.callbacks.sample_figures import SampleFigures
 from jiio_lightning.callbacks.solve_curves import SolveCurves
 from jiio_lightning.callbacks.step_progress import StepProgress
+from jiio_lightning.callbacks.step_seconds import StepSeconds
 
 __all__ = [
     "AugmentedDEQSolver",
@@ -26,4 +27,5 @@ __all__ = [
     "SampleFigures",
     "SolveCurves",
     "StepProgress",
+    "StepSeconds",
 ]

@@ -48,6 +48,7 @@ class Run:
         weights: the fit whose last checkpoint it evaluates.
         files: of other runs that it reads.
         curve: validation figure of a fit that says whether it still improves; lower is better.
+        timed: whether it measures times, and so runs alone; a comparison always does.
     """
 
     name: str
@@ -57,6 +58,12 @@ class Run:
     weights: Run | Choice | None = None
     files: tuple[File, ...] = ()
     curve: str = "val/error"
+    timed: bool = False
+
+    @property
+    def alone(self) -> bool:
+        """Whether nothing else may run beside it."""
+        return self.timed or self.command == "compare"
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,6 @@ from jiio_lightning.reproduce.plan import Budget, Choice, File, Run, needs
 from jiio_lightning.reproduce.record import Record, is_fragment, key, write_atomically
 
 KEY = "key.txt"
-TIMED = ("compare",)
-"""Commands that measure time."""
 
 
 class Missing(RuntimeError):
@@ -69,7 +67,7 @@ class Runner:
             needed = set(needs(run))
             if needed & {*waiting, *active}:
                 continue
-            timed = any(other.command in TIMED for other in (run, *active))
+            timed = any(other.alone for other in (run, *active))
             if len(active) >= (1 if timed else self.jobs):
                 return
             waiting.remove(run)
@@ -157,7 +155,7 @@ class Runner:
         (folder / ERROR).unlink(missing_ok=True)
         for file in run.files:
             self._lay_out(file, folder)
-        threads = None if self.jobs == 1 or run.command in TIMED else max(1, (os.cpu_count() or 1) // self.jobs)
+        threads = None if self.jobs == 1 or run.alone else max(1, (os.cpu_count() or 1) // self.jobs)
         arguments = self._arguments(run, folder if resumed else None)
         job = Job(run.name, wanted, run.curve, str(self.budget), arguments, folder, threads)
         process = self._processes.Process(target=job.execute)

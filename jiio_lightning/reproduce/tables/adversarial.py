@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 from jiio_lightning.reproduce.plan import Budget, Cell, Run, Table
@@ -25,6 +26,7 @@ class Attacked:
         steps: of the optimiser by regime; None where the run file says it.
         overrides: of fit and test.
         images: test images.
+        strong: of these for the strong attack; 0: none.
     """
 
     text: str
@@ -32,15 +34,17 @@ class Attacked:
     steps: int | None
     overrides: Overrides
     images: int
+    strong: int = 0
 
 
 _DIGITS: Overrides = ("--solver.train.max_steps", "2", "--solver.test.max_steps", "12")
 _REDUCED: Overrides = (
-    *("--model.net", "conf/model/classifier_mnist14.yaml", "--data.batch_size", "64", "--data.val_limit", "250"),
+    *("--model.net", "conf/model/classifier_mnist14.yaml", "--data.batch_size", "64", "--data.val_limit", "100"),
+    *("--model.learning_rate", "3e-3"),
     *("--trainer.limit_val_batches", "1.0", "--trainer.check_val_every_n_epoch", "null"),
 )
 _SETTINGS: dict[tuple[str, Budget], Attacked] = {
-    ("MNIST", Budget.SMOKE): Attacked("8x8 digits, a few steps.", "tasks/digits_adversarial.yaml", 4, _DIGITS, 20),
+    ("MNIST", Budget.SMOKE): Attacked("8x8 digits, a few steps.", "tasks/digits_adversarial.yaml", 4, _DIGITS, 20, 5),
     ("CIFAR-10", Budget.SMOKE): Attacked("8x8 digits, a few steps.", "tasks/digits_adversarial.yaml", 4, _DIGITS, 20),
     ("MNIST", Budget.CPU): Attacked(
         "MNIST, a reduced MDEQ (maps at 14x14 and 7x7, 16 channels), 300 steps of batch 64 in each regime.",
@@ -48,9 +52,10 @@ _SETTINGS: dict[tuple[str, Budget], Attacked] = {
         300,
         _REDUCED,
         1000,
+        100,
     ),
     ("MNIST", Budget.GPU): Attacked(
-        "MNIST, the net of Table 9.", "tasks/mnist_adversarial.yaml", None, ("--trainer", "conf/trainer/gpu.yaml"), 10_000
+        "MNIST, the net of Table 9.", "tasks/mnist_adversarial.yaml", None, ("--trainer", "conf/trainer/gpu.yaml"), 10_000, 1000
     ),
     ("MNIST", Budget.PAPER): Attacked(
         "MNIST, the net of Table 9, two GPUs (C.5).",
@@ -102,30 +107,62 @@ def _table(budget: Budget, name: str, title: str, cells: list[Cell]) -> Table:
 
 
 def _cells(budget: Budget, data: str, eps: float, paper: Accuracies) -> list[Cell]:
-    """Nine cells; without runs where the budget has none for the data."""
+    """A row for each regime; without runs where the budget has none for the data."""
     found = _SETTINGS.get((data, budget))
-    return [
-        Cell(
-            f"{data}, trained {regime}",
-            column,
-            () if found is None else (_test(found, data, eps, regime),),
-            f"test/accuracy_{name}",
-            paper[regime][place],
-            scale=100,
-            digits=1,
-        )
-        for regime in REGIMES
+    return [cell for regime in REGIMES for cell in _row(found, data, eps, regime, paper[regime])]
+
+
+def _row(found: Attacked | None, data: str, eps: float, regime: str, paper: tuple[float, ...]) -> list[Cell]:
+    """The paper's three columns, and where the budget has them the strong attack and the time of a training step."""
+    row = f"{data}, trained {regime}"
+    test = () if found is None else (_test(found, data, eps, regime, ("pgd", "jiio"), found.images),)
+    cells = [
+        Cell(row, column, test, f"test/accuracy_{name}", paper[place], scale=100, digits=1)
         for place, (column, name) in enumerate(COLUMNS.items())
     ]
+    cells += [
+        Cell(row, f"unconverged under {column}", test, f"test/unconverged_{COLUMNS[column]}", scale=100, digits=1)
+        for column in COLUMNS
+    ]
+    if found is not None and found.strong:
+        strong = _test(found, data, eps, regime, ("pgd_strong",), found.strong)
+        cells.append(Cell(row, f"strong PGD, {found.strong} images", (strong,), "test/accuracy_pgd_strong", scale=100, digits=1))
+    if found is not None and found.steps is not None:
+        cells.append(Cell(row, "s/training step", (_timing(found, data, eps, regime),), "train/seconds", trained=False))
+    return cells
 
 
-def _test(found: Attacked, data: str, eps: float, regime: str) -> Run:
-    slug = f"{data.lower()}_{eps:g}_{regime.lower()}"
-    solver = f"conf/solver/{REGIMES[regime]}.yaml"
-    common = ("--solver", solver, "--model.eps", f"{eps:g}", *found.overrides)
-    fit = Run(f"adversarial/{slug}", "fit", found.config, (*common, *_length(found)), curve="val/loss_jiio")
-    test = ("--model.attacks", '["pgd","jiio"]', "--data.test_limit", str(found.images))
-    return Run(f"table5/{slug}" if eps == 1 else f"table8/{slug}", "test", found.config, (*common, *test), fit)
+def _common(found: Attacked, eps: float, regime: str) -> Overrides:
+    return ("--solver", f"conf/solver/{REGIMES[regime]}.yaml", "--model.eps", f"{eps:g}", *found.overrides)
+
+
+def _slug(data: str, eps: float, regime: str) -> str:
+    return f"{data.lower()}_{eps:g}_{regime.lower()}"
+
+
+def _fit(found: Attacked, data: str, eps: float, regime: str) -> Run:
+    overrides = (*_common(found, eps, regime), *_length(found))
+    return Run(f"adversarial/{_slug(data, eps, regime)}", "fit", found.config, overrides, curve="val/loss_jiio")
+
+
+def _test(found: Attacked, data: str, eps: float, regime: str, attacks: tuple[str, ...], images: int) -> Run:
+    fit = _fit(found, data, eps, regime)
+    test = ("--model.attacks", json.dumps(attacks), "--data.test_limit", str(images))
+    name = f"{'table5' if eps == 1 else 'table8'}/{_slug(data, eps, regime)}{'_strong' if attacks == ('pgd_strong',) else ''}"
+    return Run(name, "test", found.config, (*_common(found, eps, regime), *test), fit)
+
+
+def _timing(found: Attacked, data: str, eps: float, regime: str) -> Run:
+    """A few steps with nothing else on the machine."""
+    short = ("--trainer.max_epochs", "-1", "--trainer.max_steps", "6", "--trainer.limit_val_batches", "0")
+    watch = ("--trainer.callbacks+", "jiio_lightning.callbacks.StepSeconds")
+    return Run(
+        f"table5/seconds_{_slug(data, eps, regime)}",
+        "fit",
+        found.config,
+        (*_common(found, eps, regime), *short, *watch),
+        timed=True,
+    )
 
 
 def _length(found: Attacked) -> Overrides:
