@@ -7,7 +7,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
 import torch
@@ -26,6 +26,13 @@ from jiio_lightning.core.steps import Adam
 
 AnySolver = TypeVar("AnySolver", bound=InnerSolver)
 Resolve = Callable[[InnerProblem, Tensor, int], tuple[Tensor, Tensor]]
+Evaluate = Callable[[Tensor, Tensor], dict[str, Tensor]]
+"""Per-sample figures ``(B,)`` by name, of z ``(B, n)`` and x ``(B, d)``."""
+
+
+def no_figures(z: Tensor, x: Tensor) -> dict[str, Tensor]:
+    """None but the cost."""
+    return {}
 
 
 def paper_baseline(max_steps: int = 40) -> Nested:
@@ -42,12 +49,14 @@ class Point:
         cost: mean feasible cost a sample: z solved again at the returned x.
         steps: steps in x that it took.
         resolve_residual: largest relative residual of that last solve.
+        figures: means of the task's other figures there, such as the accuracy that an attack has left.
     """
 
     seconds: float
     cost: float
     steps: int
     resolve_residual: float
+    figures: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -88,6 +97,7 @@ class Comparison:
         repeats: of each timed joint solve; its median counts.
         batches: over which costs and seconds are averaged.
         variants: further joint settings, measured like ``joint``; they have no part in the ratio.
+        tolerance: share of the cost by which the target is easier than the lowest cost that both reach.
     """
 
     joint: Curve
@@ -97,6 +107,7 @@ class Comparison:
     repeats: int
     batches: int = 1
     variants: list[Curve] = field(default_factory=list)
+    tolerance: float = 0.0
 
     def __post_init__(self) -> None:
         for curve in (self.joint, min(self.nested, key=lambda curve: curve.best)):
@@ -107,8 +118,12 @@ class Comparison:
 
     @property
     def target(self) -> float:
-        """The cost at which times are compared: the lowest that both methods reach."""
-        return max(self.joint.best, min(curve.best for curve in self.nested))
+        """The cost at which times are compared: the lowest that both methods reach, give or take the tolerance.
+
+        Methods that end within a hair of one another creep there: without a tolerance the hair decides who has to run to his end.
+        """
+        lowest = max(self.joint.best, min(curve.best for curve in self.nested))
+        return lowest + self.tolerance * abs(lowest)
 
     @property
     def tuned(self) -> Curve:
@@ -122,45 +137,96 @@ class Comparison:
     @property
     def speedup(self) -> float:
         """Time of the nested method over that of the joint one, each to the target."""
-        return self.nested_seconds(self.target) / _seconds(self.joint.reaches(self.target))
+        return self.reached["nested"].seconds / self.reached["joint"].seconds
+
+    @property
+    def reached(self) -> dict[str, Point]:
+        """Where each method is first at the target, ``joint`` and ``nested``."""
+        found = {"joint": self.joint.reaches(self.target), "nested": self.tuned.reaches(self.target)}
+        return {name: point for name, point in found.items() if point is not None}  # both: the target is the weaker one's best
+
+    @property
+    def positive(self) -> bool:
+        """Whether all costs are: a squared error is, minus a cross-entropy is not."""
+        curves = [self.joint, *self.variants, *self.nested]
+        return all(point.cost > 0 for curve in curves for point in curve.points if math.isfinite(point.cost))
 
     @property
     def resolve_residual(self) -> float:
         """The largest residual at which z was solved again: how far the feasible costs can be trusted."""
         return max(point.resolve_residual for curve in [self.joint, *self.nested] for point in curve.points)
 
+    @property
+    def gap(self) -> dict[str, float]:
+        """How much larger the joint method's figures are at the target, by name."""
+        joint, nested = (self.reached[name].figures for name in ("joint", "nested"))
+        return {name: value - nested[name] for name, value in joint.items()}
+
+    @property
+    def outcome(self) -> dict[str, Any]:
+        """Plain data: the target, where each method is first at it, the ratio of the times and the gap of the figures there."""
+        return {
+            "tuned": self.tuned.setting,
+            "target": self.target,
+            "speedup": self.speedup,
+            "reached": {name: _plain(point) for name, point in self.reached.items()},
+            "gap": self.gap,
+        }
+
     def record(self) -> dict[str, Any]:
-        """Plain data for a JSON file; ``at`` has each budget of the joint method and the end of the tuned nested one, by name."""
+        """Plain data for a JSON file.
+
+        ``at`` has each budget of the joint method and the end of the tuned nested one, by name; ``against`` the outcome with one
+        step size of the nested method alone, for each that ended at a finite cost.
+        """
         end = self.tuned.points[-1]
         ends = {f"joint_{point.steps}": point for point in self.joint.points} | {f"nested_{end.steps}": end}
-        at = {
-            name: {"seconds": point.seconds, "cost": point.cost, "ratio": end.seconds / point.seconds}
-            for name, point in ends.items()
-        }
-        return asdict(self) | {"tuned": self.tuned.setting, "target": self.target, "speedup": self.speedup, "at": at}
+        at = {name: _plain(point) | {"ratio": end.seconds / point.seconds} for name, point in ends.items()}
+        finite = [curve for curve in self.nested if math.isfinite(curve.best)]
+        against = {curve.setting: replace(self, nested=[curve]).outcome for curve in finite}
+        return asdict(self) | self.outcome | {"at": at, "against": against}
 
 
 class Bench:
     """Runs solvers on one problem, with cached weight normalisation, and judges what they return at z solved again.
 
+    Making the start counts in the time of a solve: a z that was solved beforehand is part of the joint method's price.
+
     Args:
         problem: the inner problem of a batch.
-        start: where every solve starts.
+        start: makes what the joint method starts from.
         resolve: solves z at a given x, tightly.
+        evaluate: figures beside the cost.
         repeats: of each timed solve.
     """
 
-    def __init__(self, problem: InnerProblem, start: Augmented, resolve: Resolve, repeats: int = 3) -> None:
+    def __init__(
+        self,
+        problem: InnerProblem,
+        start: Callable[[], Augmented],
+        resolve: Resolve,
+        evaluate: Evaluate = no_figures,
+        repeats: int = 3,
+    ) -> None:
         self.problem = problem
         self.start = start
         self.resolve = resolve
+        self.evaluate = evaluate
         self.repeats = repeats
+        with torch.no_grad():
+            given = start()
+        self.x, self.hidden = given.x, given.hidden
+
+    def cold(self) -> Augmented:
+        """What the nested method starts from, the paper's baseline and the reference PGD alike: the same x, and z = mu = 0."""
+        return Augmented.start(self.x, self.hidden)
 
     @torch.no_grad()
     def point(self, seconds: float, x: Tensor, steps: int) -> Point:
-        """The feasible cost of x."""
-        z, residual = self.resolve(self.problem, x, self.start.hidden)
-        return Point(seconds, float(self.problem.loss(z, x).mean()), steps, float(residual.max()))
+        """The feasible cost of x, and its figures."""
+        z, residual = self.resolve(self.problem, x, self.hidden)
+        figures = {name: float(value.mean()) for name, value in self.evaluate(z, x).items()}
+        return Point(seconds, float(self.problem.loss(z, x).mean()), steps, float(residual.max()), figures)
 
     def joint(self, solver: Joint, budgets: Sequence[int]) -> Curve:
         """One timed solve for each budget: the schedule of a step depends on it."""
@@ -172,7 +238,7 @@ class Bench:
         seconds = []
         for _ in range(self.repeats):
             began = time.perf_counter()
-            solution = solver(self.problem, self.start)
+            solution = solver(self.problem, self.start())
             _synchronise(solution.cost)
             seconds.append(time.perf_counter() - began)
         return self.point(statistics.median(seconds), solution.v.x, solution.num_steps)
@@ -182,11 +248,11 @@ class Bench:
         solver = copy.copy(solver)
         solver.step = copy.copy(solver.step)
         solver.step.size = size  # type: ignore[attr-defined]
-        trace = Trace()
         with parametrize.cached():
-            solver(self.problem, self.start, [trace])
+            trace = Trace()
+            solver(self.problem, self.cold(), [trace])
             points = [
-                self.point(seconds, Augmented.unpack(now.value, self.start.hidden).x, now.step + 1)
+                self.point(seconds, Augmented.unpack(now.value, self.hidden).x, now.step + 1)
                 for seconds, now in zip(trace.seconds, trace.snapshots, strict=True)
                 if (now.step + 1) % every == 0 or now.step + 1 == solver.max_steps
             ]
@@ -196,13 +262,13 @@ class Bench:
         """Median relative residuals of z, mu and x at each step."""
         trace = Trace()
         with parametrize.cached():
-            solver(self.problem, self.start, [trace])
+            solver(self.problem, self.start(), [trace])
         medians = torch.stack([now.residual.median(dim=0).values for now in trace.snapshots])
         return {name: medians[:, i].tolist() for i, name in enumerate(RESIDUALS)}
 
 
 def mean_curve(curves: Sequence[Curve]) -> Curve:
-    """The same method on several batches: seconds and costs averaged place by place, the largest of the resolve residuals."""
+    """The same method on several batches: all averaged place by place, but the largest of the resolve residuals."""
     first = curves[0]
     points = [
         Point(
@@ -210,6 +276,7 @@ def mean_curve(curves: Sequence[Curve]) -> Curve:
             statistics.fmean(point.cost for point in places),
             places[0].steps,
             max(point.resolve_residual for point in places),
+            {name: statistics.fmean(point.figures[name] for point in places) for name in places[0].figures},
         )
         for places in zip(*(curve.points for curve in curves), strict=True)
     ]
@@ -229,6 +296,11 @@ def describe(settings: Any) -> str:
         return repr(settings)
     parts = ", ".join(f"{name}={describe(value)}" for name, value in vars(settings).items())
     return f"{type(settings).__name__}({parts})"
+
+
+def _plain(point: Point) -> dict[str, float]:
+    """A point with its figures beside its cost."""
+    return {"seconds": point.seconds, "cost": point.cost, "steps": point.steps} | point.figures
 
 
 def _seconds(point: Point | None) -> float:

@@ -18,16 +18,20 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402
 from matplotlib.ticker import FuncFormatter, LogLocator  # noqa: E402
 
+SHOWN = ("accuracy",)
+"""Shares that stand beside the cost; a generator's error is its cost."""
+POINT = 0.01 + 1e-6
+"""A percentage point, up to the rounding of means in float32."""
 RESIDUAL_LABELS = {"z": "z: |f - z| / |f|", "mu": "mu: |dL/dz| / |J'mu + dl/dz|", "x": "x: |dL/dx| / largest so far"}
 
 
-def write_report(comparison: Comparison, folder: Path, pixels: int, reference: float | None) -> None:
+def write_report(comparison: Comparison, folder: Path, pixels: float, reference: float | None) -> None:
     """Write ``comparison.json``, ``cost_over_time.png`` and ``residuals.png`` into a folder, and show the table.
 
     Args:
-        comparison: what was measured; its costs are sums over the pixels.
+        comparison: what was measured.
         folder: made if missing.
-        pixels: of an image: costs are shown per pixel.
+        pixels: of an image, where costs are sums over them: costs are shown per pixel. Else 1.
         reference: a yardstick per pixel (PCA with as many numbers), if there is one.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -39,28 +43,47 @@ def write_report(comparison: Comparison, folder: Path, pixels: int, reference: f
     Console().print(f"{folder}: cost_over_time.png, residuals.png, comparison.json", soft_wrap=True)
 
 
-def table(comparison: Comparison, pixels: int, reference: float | None) -> Table:
+def table(comparison: Comparison, pixels: float, reference: float | None) -> Table:
     """Feasible cost and time of each joint budget, the time that the nested baseline needs for the same cost, and the ratio."""
     shown = Table(
-        title=f"Joint against Nested, {comparison.samples * comparison.batches} held-out samples, feasible cost per pixel"
+        title=f"Joint against Nested, {comparison.samples * comparison.batches} held-out samples, {_cost_label(pixels)}"
     )
-    for column in ("method", "steps", "cost", "seconds", "nested s to that cost", "ratio"):
+    names = [name for name in SHOWN if name in comparison.gap]
+    for column in ("method", "steps", "cost", "seconds", "nested s to that cost", "ratio", *names):
         shown.add_column(column, justify="left" if column == "method" else "right")
     for joint, point in ((curve, point) for curve in [comparison.joint, *comparison.variants] for point in curve.points):
         needed = comparison.nested_seconds(point.cost)
         match = (f"{needed:.2f}", f"x {needed / point.seconds:.1f}") if math.isfinite(needed) else ("never", "")
-        shown.add_row(f"joint {joint.setting}", str(point.steps), f"{point.cost / pixels:.4f}", f"{point.seconds:.3f}", *match)
+        row = (f"joint {joint.setting}", str(point.steps), f"{point.cost / pixels:.4f}", f"{point.seconds:.3f}", *match)
+        shown.add_row(*row, *(f"{point.figures[name]:.4f}" for name in names))
     for curve in comparison.nested:
         end, name = curve.points[-1], f"nested {curve.setting}"
-        shown.add_row(name, str(end.steps), f"{end.cost / pixels:.4f}", f"{end.seconds:.3f}", "", "")
+        row = (name, str(end.steps), f"{end.cost / pixels:.4f}", f"{end.seconds:.3f}", "", "")
+        shown.add_row(*row, *(f"{end.figures[name]:.4f}" for name in names))
     if reference is not None:
         shown.add_row("PCA, same latent", "", f"{reference:.4f}", "", "", "")
     shown.caption = (
         f"x {comparison.speedup:.1f} at the lowest cost that both reach, {comparison.target / pixels:.4f}, where nested "
         f"{comparison.tuned.setting} is the fastest of {len(comparison.nested)} step sizes.\n"
-        f"Feasible: z solved again at x, to a residual of at most {comparison.resolve_residual:.0e}."
+        + "".join(f"{_there(comparison, name)}\n" for name in names)
+        + f"Feasible: z solved again at x, to a residual of at most {comparison.resolve_residual:.0e}."
     )
     return shown
+
+
+def _there(comparison: Comparison, name: str) -> str:
+    """A share of both methods at the target, and whether they are as good as equal there."""
+    reached = comparison.reached
+    joint, nested = (f"{reached[method].figures[name]:.4f}" for method in ("joint", "nested"))
+    within = "within" if abs(comparison.gap[name]) <= POINT else "not within"
+    return (
+        f"There {name} is {joint} by joint in {reached['joint'].steps} steps, {nested} by nested in {reached['nested'].steps}: "
+        f"{within} a point."
+    )
+
+
+def _cost_label(pixels: float) -> str:
+    return "feasible cost" if pixels == 1 else "feasible cost per pixel"
 
 
 def _plain(value: Any) -> Any:
@@ -72,7 +95,7 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _plot_cost(comparison: Comparison, path: Path, pixels: int, reference: float | None) -> None:
+def _plot_cost(comparison: Comparison, path: Path, pixels: float, reference: float | None) -> None:
     figure, axes = plt.subplots(figsize=(6, 4))
     for curve in [comparison.joint, *comparison.variants, *comparison.nested]:
         seconds, cost = [p.seconds for p in curve.points], [p.cost / pixels for p in curve.points]
@@ -81,10 +104,14 @@ def _plot_cost(comparison: Comparison, path: Path, pixels: int, reference: float
         axes.plot(seconds, cost, label=f"{curve.method} {curve.setting}" + (", first at the target" if tuned else ""), **style)
     if reference is not None:
         axes.axhline(reference, color="gray", linestyle=":", label="PCA, same latent")
-    axes.set(xscale="log", yscale="log", xlabel="wall-clock seconds", ylabel="feasible cost per pixel")
+    axes.set(xscale="log", xlabel="wall-clock seconds", ylabel=_cost_label(pixels))
     axes.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))  # labels of all nine would overlap
-    axes.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
-    for axis in (axes.xaxis, axes.yaxis):
+    logarithmic = [axes.xaxis]
+    if comparison.positive:
+        axes.set(yscale="log")
+        axes.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
+        logarithmic.append(axes.yaxis)
+    for axis in logarithmic:
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     _mark_ratio(comparison, axes, pixels)

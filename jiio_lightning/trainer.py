@@ -12,6 +12,7 @@ from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.utilities import move_data_to_device, rank_zero_info
 from tqdm import tqdm
 
+from jiio_lightning.attacks.pgd import PGD
 from jiio_lightning.checkpoint import read_checkpoint
 from jiio_lightning.comparison import Bench, Comparison, Curve, mean_curve, paper_baseline, with_budget
 from jiio_lightning.core.joint import Joint
@@ -43,35 +44,44 @@ class JIIOTrainer(Trainer):
         repeats: int = 3,
         every: int = 1,
         variants: dict[str, Joint] | None = None,
+        tolerance: float = 0.0,
     ) -> Comparison:
         """Compare the run file's joint solver with the nested baseline on held-out samples.
+
+        The joint solver starts where the task says, which for an attack may be a solve of z (``model.warm``), and is charged for
+        it; the baseline starts from z = 0.
 
         Args:
             model: the task.
             datamodule: its data.
             ckpt_path: weights.
             budgets: joint steps, each a solve of its own.
-            baseline: the nested solver; the paper's Adam with cold solves of 18 and 20 steps unless given.
+            baseline: the nested solver; unless given the paper's with cold solves of 18 and 20 steps, Adam or for attacks PGD.
             sizes: step sizes among which the baseline is tuned; the fastest one to a cost counts.
             samples: test samples in a batch.
             batches: of so many samples each; costs and seconds are averaged over them.
             repeats: of each timed joint solve; the median counts.
             every: the nested iterates are judged at each so-manieth step.
             variants: further joint solvers by the names that they get in the figure, as in Fig. 4.
+            tolerance: share of the cost by which the target is easier than the lowest cost that both methods reach; for methods
+                that end within a hair of one another.
 
         Raises:
-            ValueError: if the run file's evaluation solver is not a Joint one, or the checkpoint cannot be used.
+            ValueError: if the run file's evaluation solver is not a Joint one, the tolerance is negative or the checkpoint cannot
+                be used.
             SolveError: if one of the methods never reaches a finite cost.
         """
         if not budgets or not sizes:
             raise ValueError("compare needs at least one of --budgets and one of --sizes")
+        if tolerance < 0:
+            raise ValueError(f"compare needs a --tolerance of at least 0, got {tolerance:g}")
         self._load(model, datamodule, ckpt_path)
         solver = model.injected.budget(model)
         if not isinstance(solver, Joint):
             raise ValueError(f"compare needs solver.test to be a Joint solver, it is {type(solver).__name__}")
-        baseline = paper_baseline() if baseline is None else baseline
+        baseline = _paper_baseline(model) if baseline is None else baseline
         found = self._batches(model, datamodule, samples, batches)
-        benches = [Bench(model.problem(batch), model.start(batch), model.injected.resolve, repeats) for batch in found]
+        benches = [_bench(model, batch, repeats) for batch in found]
         _warm_up(benches[0], solver, baseline, min(budgets), sizes[0])
         joint = _mean(partial(_joint, solver, budgets), benches, "joint")
         nested = [_mean(partial(_nested, baseline, size, every), benches, f"nested, step size {size:g}") for size in sizes]
@@ -80,10 +90,9 @@ class JIIOTrainer(Trainer):
             for name, other in (variants or {}).items()
         ]
         residuals = benches[0].residuals(with_budget(solver, max(budgets)))
-        comparison = Comparison(joint, nested, residuals, samples, repeats, batches, others)
+        comparison = Comparison(joint, nested, residuals, samples, repeats, batches, others, tolerance)
         reference = _reference(datamodule, model, samples * batches)
-        pixels = found[0].image[0].numel() if hasattr(found[0], "image") else 1
-        write_report(comparison, Path(self.default_root_dir) / "compare", pixels, reference)
+        write_report(comparison, Path(self.default_root_dir) / "compare", model.outer_unit(found[0]), reference)
         return comparison
 
     def attack(
@@ -203,6 +212,15 @@ def _first(datamodule: LightningDataModule, n: int | None, model: JIIOTask) -> l
     if n is not None:
         raise ValueError(f"the test split has {sum(len(given.index) for given in batches)} samples, --n wants {n}")
     return batches
+
+
+def _paper_baseline(model: JIIOTask) -> Nested:
+    return PGD().solver(model.threat) if isinstance(model, AdversarialTraining) else paper_baseline()
+
+
+def _bench(model: JIIOTask, batch: Any, repeats: int) -> Bench:
+    problem = model.problem(batch)
+    return Bench(problem, partial(model.start, batch), model.injected.resolve, partial(model.evaluate, batch, problem), repeats)
 
 
 def _warm_up(bench: Bench, solver: Joint, baseline: Nested, budget: int, size: float) -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import time
+from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 
-from jiio_lightning.comparison import Bench, Comparison, Curve, Point, describe, paper_baseline, with_budget
-from jiio_lightning.core import Joint
+from jiio_lightning import report
+from jiio_lightning.comparison import Bench, Comparison, Curve, Point, describe, mean_curve, paper_baseline, with_budget
+from jiio_lightning.core import Augmented, Joint
 from jiio_lightning.core.inner import SolveError
 from jiio_lightning.report import table, write_report
 from tests.tasks.test_generation import batch, inject, task
@@ -74,22 +78,103 @@ def test_a_cost_that_nested_never_reaches(tmp_path):
     assert list(shown.columns[4].cells)[2] == "never"
 
 
+def attacks(tolerance: float = 0.0) -> Comparison:
+    """Minus the cross-entropy of attacks, and the accuracy that each leaves."""
+
+    def attacked(method: str, setting: str, *points: tuple[float, float, float]) -> Curve:
+        places = [Point(t, cost, 10 * (k + 1), 1e-6, {"accuracy": share}) for k, (t, cost, share) in enumerate(points)]
+        return Curve(method, setting, f"{method}(...)", places)
+
+    joint = attacked("joint", "Picard", (1, -2.0, 0.4), (2, -2.99, 0.25), (8, -3.2, 0.2))
+    released = attacked("nested", "Normalised(0.2)", (5, -1.0, 0.6), (10, -2.0, 0.39))
+    longer = attacked("nested", "Normalised(0.4)", (5, -2.5, 0.3), (10, -2.99, 0.26), (20, -3.0, 0.24))
+    return Comparison(joint, [released, longer], {}, samples=5, repeats=1, tolerance=tolerance)
+
+
+def test_attacks_within_a_hair_of_one_another_are_equally_strong():
+    made = attacks()
+    assert made.target == -3.0 and made.speedup == pytest.approx(20 / 8), "the joint attack has to run to its end"
+    made = attacks(tolerance=0.01)
+    assert made.target == pytest.approx(-2.97) and made.speedup == pytest.approx(10 / 2)
+    positive = replace(comparison(SLOW_BUT_LOW), tolerance=1.0)
+    assert positive.target == 4.0 and positive.speedup == pytest.approx(4 / 0.2), "an easier cost is a larger one"
+
+
+def test_the_figures_of_both_methods_stand_where_their_times_are_compared():
+    record = attacks(tolerance=0.01).record()
+    assert record["reached"] == {
+        "joint": {"seconds": 2, "cost": -2.99, "steps": 20, "accuracy": 0.25},
+        "nested": {"seconds": 10, "cost": -2.99, "steps": 20, "accuracy": 0.26},
+    }
+    assert record["gap"] == {"accuracy": pytest.approx(-0.01)}
+    assert record["at"]["joint_30"] == {"seconds": 8, "cost": -3.2, "steps": 30, "accuracy": 0.2, "ratio": 20 / 8}
+
+
+def test_the_outcome_against_each_step_size_alone():
+    record = attacks().record()
+    alone = record["against"]["Normalised(0.2)"]
+    assert (alone["target"], alone["speedup"], alone["tuned"]) == (-2.0, 10.0, "Normalised(0.2)")
+    assert alone["gap"] == {"accuracy": pytest.approx(0.01)}
+    assert record["against"]["Normalised(0.4)"]["speedup"] == record["speedup"]
+
+
+@pytest.mark.parametrize("made, scale, label", [(attacks(), "linear", "feasible cost"), (None, "log", "feasible cost per pixel")])
+def test_costs_below_zero_are_drawn_on_a_linear_axis(tmp_path, monkeypatch, made, scale, label):
+    drawn = {}
+    monkeypatch.setattr(report, "_save", lambda figure, axes, path: drawn.update({path.name: axes}))
+    write_report(made or comparison(SLOW_BUT_LOW), tmp_path, pixels=1 if made else 2, reference=None)
+    axes = drawn["cost_over_time.png"]
+    assert (axes.get_xscale(), axes.get_yscale(), axes.get_ylabel()) == ("log", scale, label)
+
+
+def test_the_table_shows_the_accuracy_left():
+    shown = table(attacks(tolerance=0.01), pixels=1, reference=None)
+    assert list(shown.columns[-1].cells) == ["0.4000", "0.2500", "0.2000", "0.3900", "0.2400"]
+    assert "There accuracy is 0.2500 by joint in 20 steps, 0.2600 by nested in 20: within a point." in str(shown.caption)
+    assert "0.2000 by joint in 30 steps, 0.2400 by nested in 30: not within a point." in str(table(attacks(), 1, None).caption)
+
+
+def test_batches_are_averaged_place_by_place():
+    one = Curve("joint", "Picard", "", [Point(1, -1.0, 8, 1e-6, {"accuracy": 0.5})])
+    two = Curve("joint", "Picard", "", [Point(3, -2.0, 8, 1e-5, {"accuracy": 0.25})])
+    assert mean_curve([one, two]).points == [Point(2, -1.5, 8, 1e-5, {"accuracy": 0.375})]
+
+
 @pytest.fixture
 def bench() -> Bench:
     model = task().eval()
     solver = inject(model)
     given = batch()
-    return Bench(model.problem(given), model.start(given), solver.resolve, repeats=1)
+    problem = model.problem(given)
+    return Bench(problem, partial(model.start, given), solver.resolve, partial(model.evaluate, given, problem), repeats=1)
 
 
 def test_the_costs_are_feasible_ones(bench):
     solver = Joint(max_steps=3)
     (point,) = bench.joint(solver, [3]).points
-    solution = solver(bench.problem, bench.start)
-    z, residual = bench.resolve(bench.problem, solution.v.x, bench.start.hidden)
+    solution = solver(bench.problem, bench.start())
+    z, residual = bench.resolve(bench.problem, solution.v.x, bench.hidden)
     assert point.cost == pytest.approx(bench.problem.loss(z, solution.v.x).mean().item(), rel=1e-4)
     assert point.cost != pytest.approx(float(solution.cost.mean()), rel=1e-3), "three steps do not leave an equilibrium"
+    assert point.figures["error"] == pytest.approx(point.cost / 64, rel=1e-4), "the figures are those of the same z"
     assert point.steps == 3 and point.resolve_residual == pytest.approx(float(residual.max()), rel=0.5)
+
+
+def test_the_joint_method_is_charged_for_its_start_and_the_nested_one_has_none(bench):
+    cold = bench.start()
+    warm = Augmented(cold.z + 1, cold.mu, cold.x)
+
+    def start() -> Augmented:
+        time.sleep(0.2)
+        return warm
+
+    own = Bench(bench.problem, start, bench.resolve, repeats=1)
+    (point,) = own.joint(Joint(max_steps=1), [1]).points
+    assert point.seconds > 0.2
+    traced = own.nested(with_budget(paper_baseline(), 2), 0.5), bench.nested(with_budget(paper_baseline(), 2), 0.5)
+    assert [point.cost for point in traced[0].points] == [point.cost for point in traced[1].points]
+    residuals = (made.residuals(Joint(max_steps=2))["z"] for made in (own, bench))
+    assert next(residuals) != next(residuals), "the joint method starts where it is told"
 
 
 def test_a_solver_is_not_changed_by_its_comparison(bench):

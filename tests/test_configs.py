@@ -13,7 +13,10 @@ from jiio_lightning.tasks import JIIOTask
 from tests.conftest import REPO, solver_of
 
 RUN_FILES = sorted(REPO.glob("tasks/*.yaml"))
-RUN_FILE_FOR = {"ImageClassifier": REPO / "tasks/digits_adversarial.yaml"}
+RUN_FILE_FOR = {
+    "ImageClassifier": REPO / "tasks/digits_adversarial.yaml",
+    "FiLMClassifier": REPO / "tasks/omniglot.yaml",
+}
 """A run file that takes a fragment of a net, by the net's class, where ``tiny.yaml`` does not."""
 
 

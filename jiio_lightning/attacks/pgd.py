@@ -6,6 +6,7 @@ from torch import Tensor
 
 from jiio_lightning.attacks.base import Attack, starting_point
 from jiio_lightning.attacks.target import Target
+from jiio_lightning.attacks.threat import ThreatModel
 from jiio_lightning.core.nested import Nested
 from jiio_lightning.core.solvers.anderson import Anderson
 from jiio_lightning.core.solvers.base import FixedPoint
@@ -57,6 +58,10 @@ class PGD(Attack):
         self.selection = Last() if selection is None else selection
 
     def perturb(self, target: Target, restart: int) -> Tensor:
-        rule = target.threat.steepest(self.size * target.threat.eps)
-        solver = Nested(rule, self.forward, self.backward, self.steps, self.warm, self.selection)
-        return solver(target.problem, target.start(starting_point(target, restart, self.random_start))).v.x
+        start = target.start(starting_point(target, restart, self.random_start))
+        return self.solver(target.threat)(target.problem, start).v.x
+
+    def solver(self, threat: ThreatModel) -> Nested:
+        """The solver of Eq. 26 that this attack is under a threat model."""
+        rule = threat.steepest(self.size * threat.eps)
+        return Nested(rule, self.forward, self.backward, self.steps, self.warm, self.selection)

@@ -87,11 +87,19 @@ class FixedInput(OuterGradient):
         self.solver = solver
 
     def surrogate(self, problem: InnerProblem, outer: Loss, v: Augmented) -> Surrogate:
+        return self.with_input(problem, outer, v)[0]
+
+    def with_input(self, problem: InnerProblem, outer: Loss, v: Augmented) -> tuple[Surrogate, Tensor]:
+        r"""The surrogate, and what it leaves out: the gradient in x, ``(B, d)``.
+
+        .. math:: \frac{d \ell^{outer}}{d x} = J_x^\top \nu + \partial_x \ell^{outer}
+        """
         v = v.detach()
         gradient = _loss_gradient(outer, v)
-        solution = adjoint(Linearisation(problem.f, v.z, v.x), gradient.z, self.solver)
+        at = Linearisation(problem.f, v.z, v.x)
+        solution = adjoint(at, gradient.z, self.solver)
         value = replace(problem, loss=outer).lagrangian(replace(v, mu=solution.value))
-        return Surrogate(value, solution.residual)
+        return Surrogate(value, solution.residual), at.pull_x(solution.value) + gradient.x
 
 
 class FullKKT(OuterGradient):

@@ -174,6 +174,8 @@ class Omniglot(PreparedDataModule):
         ways: classes of an episode, N.
         shots: drawings of each to learn from, K.
         queries: drawings of each to be asked about, Q.
+        train_ways: N in training, where it is to be another.
+        train_queries: Q in training, where it is to be another.
         rotate: turn each class of an episode by a random number of quarter turns.
         train_episodes: episodes in an epoch; the next epoch has new ones.
         val_episodes: episodes to validate.
@@ -187,6 +189,8 @@ class Omniglot(PreparedDataModule):
     ways: int = 5
     shots: int = 1
     queries: int = 1
+    train_ways: int | None = None
+    train_queries: int | None = None
     rotate: bool = True
     train_episodes: int = 10_000
     val_episodes: int = 200
@@ -196,7 +200,8 @@ class Omniglot(PreparedDataModule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if min(self.ways, self.shots, self.queries) < 1 or self.shots + self.queries > DRAWINGS:
+        plans = [self.plan(split) for split in ("train", "test")]
+        if any(min(p.ways, p.shots, p.queries) < 1 or p.shots + p.queries > DRAWINGS for p in plans):
             raise DataError(f"an episode needs ways, shots and queries of at least 1, and has {DRAWINGS} drawings of each class.")
 
     @property
@@ -212,7 +217,7 @@ class Omniglot(PreparedDataModule):
         return EpisodeDataset(
             self.characters(split),
             DRAWINGS,
-            EpisodePlan(self.ways, self.shots, self.queries, self.rotate),
+            self.plan(split),
             lengths[split],
             self.seed,
             STREAMS[split],
@@ -220,12 +225,19 @@ class Omniglot(PreparedDataModule):
             self.value_range,
         )
 
+    def plan(self, split: str) -> EpisodePlan:
+        """What an episode of a split is drawn like."""
+        if split != "train":
+            return EpisodePlan(self.ways, self.shots, self.queries, self.rotate)
+        ways = self.ways if self.train_ways is None else self.train_ways
+        return EpisodePlan(ways, self.shots, self.queries if self.train_queries is None else self.train_queries, self.rotate)
+
     def characters(self, split: str) -> MappedRows:
         """The drawings of the characters of a split, sorted by character."""
         rows = self.prepared.rows("images", "test" if split == "test" else "train")
-        held_out = len(rows) - self.val_characters * DRAWINGS
-        if held_out < self.ways * DRAWINGS or 0 < self.val_characters < self.ways:
-            raise DataError(f"val_characters is {self.val_characters}: {self.ways} ways need at least as many characters.")
+        held_out, ways = len(rows) - self.val_characters * DRAWINGS, self.plan(split).ways
+        if held_out < ways * DRAWINGS or 0 < self.val_characters < self.ways:
+            raise DataError(f"val_characters is {self.val_characters}: {ways} ways need at least as many characters.")
         if self.val_characters and split != "test":
             rows = rows[:held_out] if split == "train" else rows[held_out:]
         return self.resident(rows)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
@@ -29,8 +31,19 @@ def group_norm(channels: int, groups: int, gain: float = 1.0) -> nn.GroupNorm:
     return norm
 
 
+class FiLM(NamedTuple):
+    """Feature-wise linear modulation (Perez et al. 2018): ``scale * map + shift``, each ``(B, C)``."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __call__(self, maps: Tensor) -> Tensor:
+        """Maps ``(B, C, H, W)``, each channel scaled and shifted."""
+        return self.scale[..., None, None] * maps + self.shift[..., None, None]
+
+
 class ResidualBlock(nn.Module):
-    """conv - norm - ReLU - conv - (+ injection) - norm - (+ input) - ReLU - norm, the block of one scale.
+    """conv - norm - (FiLM) - ReLU - conv - (+ injection) - norm - (+ input) - ReLU - norm, the block of one scale.
 
     Args:
         channels: of the scale's map.
@@ -48,8 +61,9 @@ class ResidualBlock(nn.Module):
         self.out_norm = group_norm(channels, groups)
         self.relu = nn.ReLU()
 
-    def forward(self, z: Tensor, injection: Tensor) -> Tensor:
-        """z and injection ``(B, C, H, W)`` to ``(B, C, H, W)``."""
-        inner = self.relu(self.widen_norm(self.widen(z)))
+    def forward(self, z: Tensor, injection: Tensor, film: FiLM | None = None) -> Tensor:
+        """z and injection ``(B, C, H, W)`` to ``(B, C, H, W)``; film modulates the ``C * expansion`` hidden channels."""
+        hidden = self.widen_norm(self.widen(z))
+        inner = self.relu(hidden if film is None else film(hidden))
         inner = self.narrow_norm(self.narrow(inner) + injection)
         return self.out_norm(self.relu(inner + z))

@@ -126,3 +126,34 @@ class Classifier(nn.Module, ABC):
     @abstractmethod
     def h(self, z: Tensor) -> Tensor:
         """Logits ``(B, num_classes)`` from z ``(B, n)``."""
+
+
+class ConditionalClassifier(nn.Module, ABC):
+    """A DEQ that names the class of an image, and that a task vector x adapts to what the classes are.
+
+    Args (attributes that a subclass sets):
+        task: width d of x.
+        num_classes: width of the logits, the N of N-way tasks.
+        image_shape: ``(C, H, W)``.
+    """
+
+    task: int
+    num_classes: int
+    image_shape: tuple[int, int, int]
+
+    @property
+    @abstractmethod
+    def hidden(self) -> int:
+        """Width n of the z of one image."""
+
+    @abstractmethod
+    def inject(self, image: Tensor) -> Tensor:
+        """What the cell takes from images ``(B, C, H, W)``, ``(B, m)``: it does not depend on x, and is computed once a solve."""
+
+    @abstractmethod
+    def f(self, z: Tensor, x: Tensor, injection: Tensor) -> Tensor:
+        """The cell (Eq. 29): z ``(B, n)``, the vector of each image's task ``(B, d)``, injection ``(B, m)`` to ``(B, n)``."""
+
+    @abstractmethod
+    def h(self, z: Tensor) -> Tensor:
+        """Logits ``(B, num_classes)`` from z ``(B, n)``."""

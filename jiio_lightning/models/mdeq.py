@@ -8,9 +8,11 @@ it is 0.6 to 0.7.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
-from jiio_lightning.models.blocks import ResidualBlock
+from jiio_lightning.models.blocks import FiLM, ResidualBlock
 from jiio_lightning.models.fusion import Fusion
 from jiio_lightning.models.multiscale import Pyramid
 
@@ -41,8 +43,9 @@ class MDEQCell(nn.Module):
         self.blocks = nn.ModuleList(ResidualBlock(width, expansion, groups) for width in channels)
         self.fusion = Fusion(self.pyramid, fusion_groups, gain)
 
-    def forward(self, z: Tensor, injection: Tensor) -> Tensor:
-        """Packed state and packed injection ``(B, n)`` to the packed next state ``(B, n)``."""
+    def forward(self, z: Tensor, injection: Tensor, films: Sequence[FiLM | None] | None = None) -> Tensor:
+        """Packed state and packed injection ``(B, n)`` to the packed next state ``(B, n)``; ``films``: one for each scale."""
         maps, sources = self.pyramid.unpack(z), self.pyramid.unpack(injection)
-        maps = [block(part, source) for block, part, source in zip(self.blocks, maps, sources, strict=True)]
+        films = [None] * len(maps) if films is None else films
+        maps = [block(*parts) for block, *parts in zip(self.blocks, maps, sources, films, strict=True)]
         return self.pyramid.pack(self.fusion(maps))

@@ -67,9 +67,10 @@ class Runner:
             needed = set(needs(run))
             if needed & {*waiting, *active}:
                 continue
-            timed = any(other.alone for other in (run, *active))
-            if len(active) >= (1 if timed else self.jobs):
+            if len(active) >= self.jobs or any(other.alone for other in active):
                 return
+            if run.alone and active:
+                continue
             waiting.remove(run)
             try:
                 active[run] = self._launch(run)

@@ -12,7 +12,6 @@ from jiio_lightning.attacks.base import Attack, Attacked
 from jiio_lightning.attacks.named import CLEAN, JIIO, named_attack
 from jiio_lightning.attacks.target import Target
 from jiio_lightning.attacks.threat import ThreatModel
-from jiio_lightning.core.inner import InnerSolution
 from jiio_lightning.core.outer import DualReuse, Loss, OuterGradient
 from jiio_lightning.core.problem import InnerProblem
 from jiio_lightning.core.solvers.base import FixedPoint
@@ -103,10 +102,10 @@ class AdversarialTraining(JIIOTask):
         hits = self.net.h(z).argmax(dim=1) == batch.label
         return {"accuracy": hits.float(), "loss": -problem.loss(z, x)}
 
-    def training_figures(self, batch, problem: InnerProblem, solution: InnerSolution) -> dict[str, Tensor]:  # noqa: ANN001
+    def training_figures(self, batch, problem: InnerProblem, v: Augmented) -> dict[str, Tensor]:  # noqa: ANN001
         """``loss`` and ``accuracy`` under the attack, at the iterate that the solver returned."""
         with torch.no_grad():
-            return {k: v.mean() for k, v in self.evaluate(batch, problem, solution.v.z, solution.v.x).items()}
+            return {k: v.mean() for k, v in self.evaluate(batch, problem, v.z, v.x).items()}
 
     def attack(self, name: str) -> Attack:
         """One of ``own_attacks``, or a named one; ``jiio`` is the run file's ``solver.test``.

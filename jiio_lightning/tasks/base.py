@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.utils import parametrize
 
 from jiio_lightning.core.inner import InnerSolution, InnerSolver
-from jiio_lightning.core.outer import Loss, OuterGradient
+from jiio_lightning.core.outer import Loss, OuterGradient, Surrogate
 from jiio_lightning.core.problem import InnerProblem
 from jiio_lightning.core.solvers.observers import Observer
 from jiio_lightning.core.state import Augmented
@@ -98,9 +98,17 @@ class JIIOTask(LightningModule, ABC):
         """
         return 1.0
 
-    def training_figures(self, batch: Any, problem: InnerProblem, solution: InnerSolution) -> dict[str, Tensor]:
+    def training_figures(self, batch: Any, problem: InnerProblem, v: Augmented) -> dict[str, Tensor]:
         """Further figures of a training step to log, scalars by name."""
         return {}
+
+    def follow(self, batch: Any, v: Augmented) -> Augmented | None:
+        """What the outer loss needs to have solved at x* beside the inner problem, without a graph; nothing by default."""
+        return None
+
+    def outer_gradient(self, batch: Any, problem: InnerProblem, v: Augmented, followed: Augmented | None) -> Surrogate:
+        """The surrogate of the outer loss at the inner solution v and at what followed; a row of zeros does not count."""
+        return self.outer.surrogate(problem, self.outer_loss(batch, problem), v)
 
     def inner(self, problem: InnerProblem, start: Augmented, observers: Sequence[Observer] = ()) -> InnerSolution:
         """Solve the inner problem with the injected solver of the present mode."""
@@ -111,12 +119,13 @@ class JIIOTask(LightningModule, ABC):
             problem = self.problem(batch)
             watch = self.watch(batch)
             solution = self.inner(problem, self.start(batch), watch.observers)
+            followed = self.follow(batch, solution.v)
         self.injected.check(solution)
         trusted = self.injected.trusted(solution)
         with parametrize.cached():  # anew: normalised weights that a solve has cached without a graph would not be trained
-            surrogate = self.outer.surrogate(problem, self.outer_loss(batch, problem), _rows(solution.v, trusted))
+            surrogate = self.outer_gradient(batch, problem, _rows(solution.v, trusted), followed)
             penalty = watch.penalty(problem, solution)
-        figures = self.injected.statistics(solution) | self.training_figures(batch, problem, solution)
+        figures = self.injected.statistics(solution) | self.training_figures(batch, problem, solution.v)
         if surrogate.residual is not None:
             figures["residual_outer"] = surrogate.residual.median()
         self._log("train", figures | {"jacobian": penalty.detach()}, len(batch.index))

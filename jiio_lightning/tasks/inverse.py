@@ -7,10 +7,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from jiio_lightning.core.inner import InnerSolution
 from jiio_lightning.core.operators import Measurement, Operator
 from jiio_lightning.core.outer import DualReuse, Loss, OuterGradient
 from jiio_lightning.core.problem import InnerProblem
+from jiio_lightning.core.state import Augmented
 from jiio_lightning.metrics.psnr import psnr
 from jiio_lightning.models.interface import Generator
 from jiio_lightning.randomness import Stream, sample_generators
@@ -109,10 +109,10 @@ class Inverse(LatentOptimisation):
         """The squared error to the clean image, summed over its pixels (Eq. 24)."""
         return lambda z, x: self.loss_scale * (self.net.h(z) - batch.image).square().flatten(1).sum(dim=1)
 
-    def training_figures(self, batch, problem: InnerProblem, solution: InnerSolution) -> dict[str, Tensor]:  # noqa: ANN001
+    def training_figures(self, batch, problem: InnerProblem, v: Augmented) -> dict[str, Tensor]:  # noqa: ANN001
         """``error``: what is trained on, the clean error per pixel."""
         with torch.no_grad():
-            clean = self.outer_loss(batch, problem)(solution.v.z, solution.v.x)
+            clean = self.outer_loss(batch, problem)(v.z, v.x)
         return {"error": clean.mean() / self.outer_unit(batch)}
 
     def evaluate(self, batch, problem: InnerProblem, z: Tensor, x: Tensor) -> dict[str, Tensor]:  # noqa: ANN001

@@ -22,10 +22,35 @@ def adam(module: LightningModule, learning_rate: float, one_cycle: bool) -> Any:
     optimizer = torch.optim.Adam(module.parameters(), lr=learning_rate)
     if not one_cycle:
         return optimizer
+    steps = run_length(module, "one_cycle", "one_cycle: false")
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def interpolation(module: LightningModule, step_size: float) -> Any:
+    """Plain steps along the gradient that get smaller, linearly to 0 at the run's end, as ``configure_optimizers`` returns it.
+
+    Args:
+        module: whose weights, and whose trainer knows how long the run is.
+        step_size: at the start.
+
+    Raises:
+        ValueError: over a run without an end.
+    """
+    optimizer = torch.optim.SGD(module.parameters(), lr=step_size)
+    steps = run_length(module, "a step size that ends at 0")
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def run_length(module: LightningModule, reason: str, alternative: str = "") -> int:
+    """Steps of the whole run.
+
+    Raises:
+        ValueError: if it has no end, with the reason why it needs one.
+    """
     steps = module.trainer.estimated_stepping_batches
     if steps == float("inf"):
-        raise ValueError(
-            "one_cycle needs the length of the run: set trainer.max_steps or trainer.max_epochs, or one_cycle: false"
-        )
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=int(steps))
-    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        ways = ", or ".join(filter(None, ["set trainer.max_steps or trainer.max_epochs", alternative]))
+        raise ValueError(f"{reason} needs the length of the run: {ways}")
+    return int(steps)

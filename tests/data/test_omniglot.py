@@ -100,6 +100,17 @@ def test_shapes_and_labels(data):
     assert data.num_classes == 5 and data.image_shape == (1, 28, 28)
 
 
+def test_training_may_have_other_ways_and_queries(data):
+    data.train_ways, data.train_queries = 7, 4
+    train, val, test = (next(iter(make())) for make in (data.train_dataloader, data.val_dataloader, data.test_dataloader))
+    assert train.support.shape[1] == 7 and train.query.shape[1] == 28 and train.query_label[0].max() == 6
+    assert val.support.shape[1] == test.support.shape[1] == val.query.shape[1] == test.query.shape[1] == 5
+    assert data.num_classes == 5
+    data.train_ways = TRAIN + 1
+    with pytest.raises(DataError, match="15 ways need at least as many characters"):
+        data.characters("train")
+
+
 def owners(data, split) -> dict[bytes, int]:
     """Which character each drawing of a split belongs to."""
     return {bytes(image): row // 20 for row, image in enumerate(data.characters(split).tensor.numpy())}
@@ -172,7 +183,9 @@ def test_characters_held_out_for_validation(data):
             data.characters("train")
 
 
-@pytest.mark.parametrize("options", [{"ways": 0}, {"shots": 0}, {"queries": 0}, {"shots": 10, "queries": 11}])
+@pytest.mark.parametrize(
+    "options", [{"ways": 0}, {"shots": 0}, {"queries": 0}, {"shots": 10, "queries": 11}, {"train_ways": 0}, {"train_queries": 20}]
+)
 def test_impossible_episodes(options):
     with pytest.raises(DataError, match="an episode needs"):
         Omniglot(**options)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
+from jiio_lightning.comparison import Comparison, Curve, Point
+from jiio_lightning.reproduce.job import json_figures
 from jiio_lightning.reproduce.plan import Budget, Run
 from jiio_lightning.reproduce.record import is_fragment, key
 from jiio_lightning.reproduce.tables import TABLES
@@ -34,6 +37,29 @@ def test_a_name_means_the_same_run_in_all_tables(budget):
         for run in make(budget).runs():
             keys.setdefault(run.name, set()).add(key(run, ROOT))
     assert not {name for name, found in keys.items() if len(found) > 1}
+
+
+@pytest.mark.parametrize("budget", Budget)
+def test_the_cells_of_table_2_are_in_the_record_of_a_comparison(budget, tmp_path):
+    table = TABLES["table2"](budget)
+    (words,) = {run.overrides[run.overrides.index("--budgets") + 1] for run in table.runs() if run.command == "compare"}
+    figures = {"loss": 1.0, "accuracy": 0.5}
+    joint = Curve("joint", "Picard", "", [Point(1.0, -1.0, steps, 1e-6, figures) for steps in json.loads(words)])
+    nested = Curve("nested", "Normalised(0.2)", "", [Point(2.0, -1.0, 20, 1e-6, figures)])
+    record = Comparison(joint, [nested], {}, samples=1, repeats=1).record()
+    (tmp_path / "comparison.json").write_text(json.dumps(record))
+    assert {cell.metric for cell in table.cells} <= set(json_figures(tmp_path, "compare"))
+
+
+@pytest.mark.parametrize("budget, there", zip(Budget, (True, False, False, True), strict=True))
+def test_table_2_attacks_the_classifiers_of_table_5(budget, there):
+    table = TABLES["table2"](budget)
+    fits = {run for run in table.runs() if run.command == "fit"}
+    assert fits < {run for run in TABLES["table5"](budget).runs() if run.command == "fit"}
+    assert all(bool(cell.runs) == there for cell in table.cells if cell.row.startswith("CIFAR-10"))
+    assert all(cell.runs for cell in table.cells if cell.row.startswith("MNIST"))
+    paper = {(cell.row.partition(": ")[2], cell.column): cell.paper for cell in table.cells if cell.paper is not None}
+    assert {value for (_, column), value in paper.items() if column == "ms an image"} == {4360, 1401}
 
 
 def parsed(run: Run) -> list[str]:

@@ -282,6 +282,27 @@ def test_mistakes_are_one_line(attack, capsys, words, complaint):
     assert complaint in message and "Traceback" not in message
 
 
+def test_compare_is_for_attacks_too(jiio, fitted, capsys):
+    """Against PGD unless told; costs are below zero, and the accuracy that is left stands beside them."""
+    Path("small.yaml").write_text(SMALL)
+    fast = ("--solver", REPO / "conf/solver/adversarial_joint_fast.yaml", "--budgets", "[4,8]")
+    words = (*fast, "--sizes", "[0.2,0.4]", "--samples", 8, "--repeats", 1, "--every", 10, "--tolerance", 0.01)
+    assert jiio("compare", *RUN, "--ckpt_path", fitted, *words) == 0
+    shown = capsys.readouterr().out
+    folder = Path("runs/digits_adversarial/compare")
+    record = json.loads((folder / "comparison.json").read_text())
+    assert record["pixels"] == 1 and record["target"] < 0 < record["speedup"] and record["tolerance"] == 0.01
+    assert set(record["against"]) == {"Normalised(0.2)", "Normalised(0.4)"}
+    assert record["nested"][0]["solver"].startswith("Nested(step=Normalised(size=0.2") and "Last" in record["nested"][0]["solver"]
+    assert [point["steps"] for point in record["nested"][0]["points"]] == [10, 20]
+    for point in [*record["joint"]["points"], *record["nested"][0]["points"]]:
+        assert point["figures"]["loss"] == pytest.approx(-point["cost"], rel=1e-5)
+        assert 8 * point["figures"]["accuracy"] == pytest.approx(round(8 * point["figures"]["accuracy"]))
+    assert "accuracy" in shown and (folder / "cost_over_time.png").is_file()
+    assert jiio("compare", *RUN, "--ckpt_path", fitted, "--tolerance", -1) == 1
+    assert "compare needs a --tolerance of at least 0, got -1" in capsys.readouterr().err
+
+
 def test_attack_wants_a_classifier(jiio, checkpoint, capsys):
     assert jiio("attack", "--config", "tiny.yaml", "--ckpt_path", checkpoint) == 1
     assert "attack needs the task AdversarialTraining, the run file has Generation" in capsys.readouterr().err

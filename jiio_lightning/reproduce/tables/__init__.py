@@ -4,12 +4,14 @@ from collections.abc import Callable
 
 from jiio_lightning.reproduce.plan import Budget, Table
 from jiio_lightning.reproduce.tables.adversarial import table5, table8
+from jiio_lightning.reproduce.tables.attack_speed import table2
 from jiio_lightning.reproduce.tables.generation import fig2, fig6, table1
 from jiio_lightning.reproduce.tables.inverse import figs7to12, table4
 from jiio_lightning.reproduce.tables.speed import fig3, fig4, table3
 
 TABLES: dict[str, Callable[[Budget], Table]] = {
     "table1": table1,
+    "table2": table2,
     "table3": table3,
     "table4": table4,
     "table5": table5,

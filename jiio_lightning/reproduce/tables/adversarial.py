@@ -43,7 +43,7 @@ _REDUCED: Overrides = (
     *("--model.learning_rate", "3e-3"),
     *("--trainer.limit_val_batches", "1.0", "--trainer.check_val_every_n_epoch", "null"),
 )
-_SETTINGS: dict[tuple[str, Budget], Attacked] = {
+SETTINGS: dict[tuple[str, Budget], Attacked] = {
     ("MNIST", Budget.SMOKE): Attacked("8x8 digits, a few steps.", "tasks/digits_adversarial.yaml", 4, _DIGITS, 20, 5),
     ("CIFAR-10", Budget.SMOKE): Attacked("8x8 digits, a few steps.", "tasks/digits_adversarial.yaml", 4, _DIGITS, 20),
     ("MNIST", Budget.CPU): Attacked(
@@ -93,7 +93,7 @@ def table8(budget: Budget) -> Table:
 
 
 def _table(budget: Budget, name: str, title: str, cells: list[Cell]) -> Table:
-    settings = [f"{data}: {found.text}" for (data, kind), found in _SETTINGS.items() if kind is budget]
+    settings = [f"{data}: {found.text}" for (data, kind), found in SETTINGS.items() if kind is budget]
     return Table(
         name=name,
         title=title,
@@ -108,7 +108,7 @@ def _table(budget: Budget, name: str, title: str, cells: list[Cell]) -> Table:
 
 def _cells(budget: Budget, data: str, eps: float, paper: Accuracies) -> list[Cell]:
     """A row for each regime; without runs where the budget has none for the data."""
-    found = _SETTINGS.get((data, budget))
+    found = SETTINGS.get((data, budget))
     return [cell for regime in REGIMES for cell in _row(found, data, eps, regime, paper[regime])]
 
 
@@ -140,13 +140,14 @@ def _slug(data: str, eps: float, regime: str) -> str:
     return f"{data.lower()}_{eps:g}_{regime.lower()}"
 
 
-def _fit(found: Attacked, data: str, eps: float, regime: str) -> Run:
+def classifier(found: Attacked, data: str, eps: float, regime: str) -> Run:
+    """The fit of a classifier in one of the ``REGIMES``."""
     overrides = (*_common(found, eps, regime), *_length(found))
     return Run(f"adversarial/{_slug(data, eps, regime)}", "fit", found.config, overrides, curve="val/loss_jiio")
 
 
 def _test(found: Attacked, data: str, eps: float, regime: str, attacks: tuple[str, ...], images: int) -> Run:
-    fit = _fit(found, data, eps, regime)
+    fit = classifier(found, data, eps, regime)
     test = ("--model.attacks", json.dumps(attacks), "--data.test_limit", str(images))
     name = f"{'table5' if eps == 1 else 'table8'}/{_slug(data, eps, regime)}{'_strong' if attacks == ('pgd_strong',) else ''}"
     return Run(name, "test", found.config, (*_common(found, eps, regime), *test), fit)

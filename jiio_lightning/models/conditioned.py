@@ -1,0 +1,71 @@
+"""The classifier of few-shot tasks: an MDEQ whose residual blocks are modulated by a task vector (B.1, C.2)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from jiio_lightning.models.blocks import FiLM
+from jiio_lightning.models.classifier import ImageClassifier
+from jiio_lightning.models.interface import ConditionalClassifier
+
+
+class FiLMClassifier(ConditionalClassifier):
+    r"""MDEQ classifier with FiLM behind the first group norm of each residual block, fed by the task vector x (C.2).
+
+    .. math:: \text{map} \mapsto (1 + \Gamma x) \odot \text{map} + B x
+
+    At x = 0, where every solve starts, it is the classifier without FiLM. x has natural units: :math:`x \sim N(0, I)` changes
+    scale and shift by numbers of variance ``gain ** 2``.
+
+    Args:
+        task: width d of x (C.2: 400).
+        classifier: f without FiLM, and h (Table 9: 2 scales of 64 and 128 channels).
+        gain: standard deviation of what a unit x does to a scale or a shift of a fresh net.
+
+    Raises:
+        ValueError: if task is not positive.
+    """
+
+    def __init__(
+        self,
+        task: int,
+        channels: tuple[int, ...],
+        image_shape: tuple[int, int, int],
+        num_classes: int = 5,
+        downscale: Literal[1, 2, 4] = 1,
+        expansion: int = 5,
+        groups: int = 8,
+        fusion_groups: int = 8,
+        head_width: int = 16,
+        features: int = 128,
+        pool: int = 4,
+        gain: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if task < 1:
+            raise ValueError(f"a task vector needs task >= 1 numbers, got {task}")
+        self.task = task
+        self.num_classes = num_classes
+        self.base = ImageClassifier(
+            channels, image_shape, num_classes, downscale, expansion, groups, fusion_groups, head_width, features, pool
+        )
+        self.image_shape = self.base.image_shape
+        self.film = nn.ModuleList(nn.Linear(task, 2 * expansion * width, bias=False) for width in channels)
+        for linear in self.film:
+            nn.init.normal_(linear.weight, std=gain * task**-0.5)
+
+    @property
+    def hidden(self) -> int:
+        return self.base.hidden
+
+    def inject(self, image: Tensor) -> Tensor:
+        return self.base.inject(image)
+
+    def f(self, z: Tensor, x: Tensor, injection: Tensor) -> Tensor:
+        changes = (linear(x).chunk(2, dim=1) for linear in self.film)
+        return self.base.cell(z, injection, [FiLM(1 + scale, shift) for scale, shift in changes])
+
+    def h(self, z: Tensor) -> Tensor:
+        return self.base.h(z)

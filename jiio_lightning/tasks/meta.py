@@ -1,0 +1,166 @@
+"""Few-shot classification by a task vector that the support set determines (Sec. 4.4, B.1)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.nn.utils import parametrize
+
+from jiio_lightning.core.equilibrium import Cell
+from jiio_lightning.core.outer import FixedInput, FullKKT, Loss, Surrogate
+from jiio_lightning.core.problem import InnerProblem
+from jiio_lightning.core.solvers.anderson import Anderson
+from jiio_lightning.core.solvers.base import FixedPoint
+from jiio_lightning.core.state import Augmented
+from jiio_lightning.models.interface import ConditionalClassifier
+from jiio_lightning.tasks.base import JIIOTask
+from jiio_lightning.tasks.episodes import check_episodes, episode_figures
+
+
+class MetaLearning(JIIOTask):
+    r"""Trains a net to be adapted by one vector x a task (Eq. 28-29).
+
+    .. math:: \min_\theta \sum_i \ell^{query}(z_i, x_i^*) \quad \text{with} \quad
+              x_i^* = \arg\min_{x, z = f_\theta(z, x)} \frac{1}{NK} \sum_k \ell(h_\theta(z_k), y_k)
+              + \frac{\lambda}{d} \| x \|^2
+
+    A row of the inner problem is a task: x is ``(T, d)``, z the equilibria of all its images side by side, ``(T, E n)``. Without
+    the penalty cross-entropy on separable images has no finite minimiser (the released code adds it, the paper does not say so).
+
+    The inner problem holds the support images; those that are asked about follow at x*, where their equilibria are solved. The
+    query loss is not the inner loss; its gradient has two parts:
+
+    * with x* held fixed, by the adjoint of the query images' equilibria (``outer``; all that the paper takes),
+    * through x* (``through_input``; the paper could not take it for "very poor conditioning"): the full KKT gradient of the
+      support set's problem, whose outer loss is the first part's gradient in x.
+
+    Args:
+        net: the classifier.
+        outer: the part with x* held fixed.
+        through_input: the part through x*; left out unless given.
+        learning_rate: of Adam (Table 9: 1e-3).
+        one_cycle: warm up and anneal over the run.
+        penalty: lambda, on the mean square of x, beside a mean of cross-entropies (the released code: 1).
+        support_weight: w of a term w times the inner optimum in the outer loss, which rewards a net that can be adapted; its
+            gradient is Eq. 19's and costs nothing (the paper: 0).
+        queries: solver of the query images' equilibria at x* in training; Anderson, 18 steps (Table 9), unless given.
+        warm: solves z at x = 0 before each inner solve; Anderson, 6 steps, unless given. At z = 0 the group norms of the head see
+            maps without variance: dl/dz is 10^5 times what it is at an equilibrium once their biases have moved, mu takes it up,
+            and a step in x that looks back on its gradients never recovers. Training from z = 0 stays at chance.
+
+    Raises:
+        ValueError: for a negative penalty or weight.
+    """
+
+    def __init__(
+        self,
+        net: ConditionalClassifier,
+        outer: FixedInput,
+        through_input: FullKKT | None = None,
+        learning_rate: float = 1e-3,
+        one_cycle: bool = True,
+        penalty: float = 1.0,
+        support_weight: float = 0.0,
+        queries: FixedPoint | None = None,
+        warm: FixedPoint | None = None,
+    ) -> None:
+        super().__init__(outer, learning_rate, one_cycle)
+        if min(penalty, support_weight) < 0:
+            raise ValueError(f"penalty and support_weight cannot be negative, got {penalty} and {support_weight}")
+        self.net = net
+        self.fixed_input = outer
+        self.through_input = through_input
+        self.penalty = penalty
+        self.support_weight = support_weight
+        self.queries = FixedPoint(Anderson(memory=6), max_steps=18) if queries is None else queries
+        self.warm = FixedPoint(Anderson(memory=6), max_steps=6) if warm is None else warm
+
+    def problem(self, batch) -> InnerProblem:  # noqa: ANN001
+        """The support set's mean cross-entropy and the penalty on x, one row a task."""
+        check_episodes(batch, self.net)
+        label = batch.support_label
+
+        def loss(z: Tensor, x: Tensor) -> Tensor:
+            return self._figures(z, label)["loss"] + self.penalty * x.square().mean(dim=1)
+
+        return InnerProblem(packed(self.net, batch.support), loss)
+
+    def start(self, batch) -> Augmented:  # noqa: ANN001
+        """x = mu = 0, and z the support images' equilibria there, roughly."""
+        tasks, images = batch.support_label.shape
+        start = Augmented.start(batch.support.new_zeros(tasks, self.net.task), images * self.net.hidden)
+        with torch.no_grad():
+            f = packed(self.net, batch.support)
+            return replace(start, z=self.warm(lambda z: f(z, start.x), start.z).value)
+
+    def outer_loss(self, batch, problem: InnerProblem) -> Loss:  # noqa: ANN001
+        """The mean cross-entropy of the query images, of their own z."""
+        return lambda z, x: self._figures(z, batch.query_label)["loss"]
+
+    @torch.no_grad()
+    def follow(self, batch, v: Augmented) -> Augmented:  # noqa: ANN001
+        """The query images' equilibria at x*, and mu = 0."""
+        f = packed(self.net, batch.query)
+        start = Augmented.start(v.x, batch.query_label.shape[1] * self.net.hidden)
+        return replace(start, z=self.queries(lambda z: f(z, v.x), start.z).value)
+
+    def outer_gradient(self, batch, problem: InnerProblem, v: Augmented, followed: Augmented) -> Surrogate:  # noqa: ANN001
+        """Both parts, and the term of the inner optimum; logs ``accuracy`` and ``loss`` of the query images."""
+        loss = self.outer_loss(batch, problem)
+        query = InnerProblem(packed(self.net, batch.query), loss)
+        surrogate, gradient = self.fixed_input.with_input(query, loss, followed)
+        value = surrogate.value + self.support_weight * problem.lagrangian(v)
+        if self.through_input is not None:
+            surrogate = self.through_input.surrogate(problem, lambda z, x: (gradient * x).sum(dim=1), v)
+            value = value + surrogate.value
+        with torch.no_grad():
+            figures = self._figures(followed.z, batch.query_label)
+        self._log("train", {name: value.mean() for name, value in figures.items()}, len(batch.index))
+        return replace(surrogate, value=value)
+
+    def training_figures(self, batch, problem: InnerProblem, v: Augmented) -> dict[str, Tensor]:  # noqa: ANN001
+        """``support_accuracy``, and ``length``, the root mean square of x."""
+        with torch.no_grad():
+            accuracy = self._figures(v.z, batch.support_label)["accuracy"]
+        return {"support_accuracy": accuracy.mean(), "length": v.x.square().mean().sqrt()}
+
+    def evaluate(self, batch, problem: InnerProblem, z: Tensor, x: Tensor) -> dict[str, Tensor]:  # noqa: ANN001
+        """``accuracy`` and ``loss`` of each task's query images, their z solved tightly at x; the same of its support set."""
+        asked, residual = self._asked(batch, x)
+        support = self._figures(z, batch.support_label)
+        figures = self._figures(asked, batch.query_label) | {"query_residual": residual}
+        return figures | {f"support_{name}": value for name, value in support.items()}
+
+    @torch.no_grad()
+    def predict_step(self, batch, batch_idx: int) -> dict[str, Tensor]:  # noqa: ANN001
+        """``logits`` ``(T, N Q, N)`` of the query images, ``support_accuracy``, the task vector ``x`` and ``index``."""
+        _, solution, z, _ = self.feasible(batch)
+        with parametrize.cached():
+            asked, _ = self._asked(batch, solution.v.x)
+            support = self._figures(z, batch.support_label)["accuracy"]
+            return {"logits": self._logits(asked), "support_accuracy": support, "x": solution.v.x, "index": batch.index}
+
+    def _asked(self, batch, x: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ANN001
+        """z of the query images, solved tightly at x, and its relative residual."""
+        problem = InnerProblem(packed(self.net, batch.query), lambda z, x: z.new_zeros(len(z)))
+        return self.injected.resolve(problem, x, batch.query.shape[1] * self.net.hidden)
+
+    def _figures(self, z: Tensor, label: Tensor) -> dict[str, Tensor]:
+        return episode_figures(self._logits(z), label)
+
+    def _logits(self, z: Tensor) -> Tensor:
+        """``(T, E n)`` to ``(T, E, N)``."""
+        return self.net.h(z.reshape(-1, self.net.hidden)).unflatten(0, (len(z), -1))
+
+
+def packed(net: ConditionalClassifier, image: Tensor) -> Cell:
+    """The cell of all images ``(T, E, C, H, W)`` of T tasks: ``z (T, E n), x (T, d) -> (T, E n)``, one x for E images."""
+    injection, images = net.inject(image.flatten(0, 1)), image.shape[1]
+
+    def f(z: Tensor, x: Tensor) -> Tensor:
+        each = net.f(z.reshape(-1, net.hidden), x.repeat_interleave(images, dim=0), injection)
+        return each.view_as(z)
+
+    return f

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from jiio_lightning.core.jacobian import spectral_radius
+from jiio_lightning.core.solvers import Anderson, FixedPoint
+from jiio_lightning.models import FiLMClassifier
+
+
+def small(**options) -> FiLMClassifier:
+    settings = {"task": 12, "channels": (8, 8), "image_shape": (1, 8, 8), "expansion": 2, "head_width": 4, "features": 16}
+    return FiLMClassifier(**settings | options)
+
+
+def test_at_x_0_it_is_the_classifier_without_film():
+    net, image = small(), torch.rand(3, 1, 8, 8)
+    z = torch.randn(3, net.hidden)
+    assert torch.equal(net.f(z, torch.zeros(3, 12), net.inject(image)), net.base.f(z, image))
+    assert net.h(z).shape == (3, 5)
+
+
+def test_film_modulates_what_leaves_the_first_norm_of_each_block():
+    """Written out for one scale: norm, then (1 + Gamma x) map + B x, then ReLU."""
+    net = small(channels=(8,))
+    z, x, image = torch.randn(2, net.hidden), torch.randn(2, 12), torch.rand(2, 1, 8, 8)
+    block, maps = net.base.cell.blocks[0], net.base.cell.pyramid.unpack(z)[0]
+    scale, shift = (x @ weight.T for weight in net.film[0].weight.chunk(2))
+    hidden = block.widen_norm(block.widen(maps)) * (1 + scale)[:, :, None, None] + shift[:, :, None, None]
+    injection = net.inject(image)
+    inner = block.narrow_norm(block.narrow(hidden.relu()) + net.base.cell.pyramid.unpack(injection)[0])
+    wanted = net.base.cell.pyramid.pack(net.base.cell.fusion([block.out_norm((inner + maps).relu())]))
+    torch.testing.assert_close(net.f(z, x, injection), wanted)
+
+
+def test_a_unit_x_changes_scale_and_shift_by_the_gain():
+    net, x = small(task=400, gain=0.5), torch.randn(64, 400)
+    for linear in net.film:
+        assert float(linear(x).detach().std()) == pytest.approx(0.5, abs=0.05)
+
+
+@torch.no_grad()
+def test_a_fresh_cell_is_a_contraction_also_for_a_unit_x():
+    net, image = FiLMClassifier(40, (16, 16), (1, 14, 14)), torch.rand(4, 1, 14, 14)
+    injection = net.inject(image)
+    for x in (torch.zeros(4, 40), torch.randn(4, 40)):
+        z = FixedPoint(Anderson(memory=8), 100, tol=1e-5)(lambda z, x=x: net.f(z, x, injection), torch.zeros(4, net.hidden)).value
+        radius = spectral_radius(lambda z, x: net.f(z, x, injection), z, x, torch.randn_like(z), steps=20)
+        assert float(radius.max()) < 1
+
+
+def test_an_empty_task_vector_is_refused():
+    with pytest.raises(ValueError, match="task >= 1"):
+        small(task=0)
