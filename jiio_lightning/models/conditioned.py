@@ -23,6 +23,10 @@ class FiLMClassifier(ConditionalClassifier):
         task: width d of x (C.2: 400).
         classifier: f without FiLM, and h (Table 9: 2 scales of 64 and 128 channels).
         gain: standard deviation of what a unit x does to a scale or a shift of a fresh net.
+        film_head: scale the pooled features before the last layer by :math:`1 + \Gamma' x` as well, which is not in the paper.
+            What x does through the cell is a hash of the image in a fresh net: the logits' gradients in x of two images are all
+            but orthogonal (cosine 0.04), so that what is learned of one says nothing of the other. Through the features it is
+            0.4, and training leaves chance within its first steps.
 
     Raises:
         ValueError: if task is not positive.
@@ -42,6 +46,7 @@ class FiLMClassifier(ConditionalClassifier):
         features: int = 128,
         pool: int = 4,
         gain: float = 1.0,
+        film_head: bool = True,
     ) -> None:
         super().__init__()
         if task < 1:
@@ -53,8 +58,10 @@ class FiLMClassifier(ConditionalClassifier):
         )
         self.image_shape = self.base.image_shape
         self.film = nn.ModuleList(nn.Linear(task, 2 * expansion * width, bias=False) for width in channels)
-        for linear in self.film:
-            nn.init.normal_(linear.weight, std=gain * task**-0.5)
+        self.film_head = nn.Linear(task, self.base.head.linear.in_features, bias=False) if film_head else None
+        for linear in [*self.film, self.film_head]:
+            if linear is not None:
+                nn.init.normal_(linear.weight, std=gain * task**-0.5)
 
     @property
     def hidden(self) -> int:
@@ -67,5 +74,7 @@ class FiLMClassifier(ConditionalClassifier):
         changes = (linear(x).chunk(2, dim=1) for linear in self.film)
         return self.base.cell(z, injection, [FiLM(1 + scale, shift) for scale, shift in changes])
 
-    def h(self, z: Tensor) -> Tensor:
-        return self.base.h(z)
+    def h(self, z: Tensor, x: Tensor) -> Tensor:
+        head = self.base.head
+        pooled = head.pooled(self.base.cell.pyramid.unpack(z))
+        return head.linear(pooled if self.film_head is None else pooled * (1 + self.film_head(x)))

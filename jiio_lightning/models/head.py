@@ -73,7 +73,11 @@ class PooledHead(nn.Module):
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         """Maps ``(B, C_i, H_i, W_i)`` to ``(B, outputs)``."""
+        return self.linear(self.pooled(maps))
+
+    def pooled(self, maps: list[Tensor]) -> Tensor:
+        """What the last layer sees of the maps, ``(B, features * pool ** 2)``."""
         merged = self.widen[0](maps[0])
         for widen, down, z in zip(self.widen[1:], self.down, maps[1:], strict=True):
             merged = widen(z) + down(merged)
-        return self.linear(self.features(merged))
+        return self.features(merged)

@@ -155,5 +155,5 @@ class ConditionalClassifier(nn.Module, ABC):
         """The cell (Eq. 29): z ``(B, n)``, the vector of each image's task ``(B, d)``, injection ``(B, m)`` to ``(B, n)``."""
 
     @abstractmethod
-    def h(self, z: Tensor) -> Tensor:
-        """Logits ``(B, num_classes)`` from z ``(B, n)``."""
+    def h(self, z: Tensor, x: Tensor) -> Tensor:
+        """Logits ``(B, num_classes)`` from z ``(B, n)`` and the vector of each image's task ``(B, d)``."""

@@ -83,7 +83,7 @@ class MetaLearning(JIIOTask):
         label = batch.support_label
 
         def loss(z: Tensor, x: Tensor) -> Tensor:
-            return self._figures(z, label)["loss"] + self.penalty * x.square().mean(dim=1)
+            return self._figures(z, x, label)["loss"] + self.penalty * x.square().mean(dim=1)
 
         return InnerProblem(packed(self.net, batch.support), loss)
 
@@ -97,7 +97,7 @@ class MetaLearning(JIIOTask):
 
     def outer_loss(self, batch, problem: InnerProblem) -> Loss:  # noqa: ANN001
         """The mean cross-entropy of the query images, of their own z."""
-        return lambda z, x: self._figures(z, batch.query_label)["loss"]
+        return lambda z, x: self._figures(z, x, batch.query_label)["loss"]
 
     @torch.no_grad()
     def follow(self, batch, v: Augmented) -> Augmented:  # noqa: ANN001
@@ -116,21 +116,21 @@ class MetaLearning(JIIOTask):
             surrogate = self.through_input.surrogate(problem, lambda z, x: (gradient * x).sum(dim=1), v)
             value = value + surrogate.value
         with torch.no_grad():
-            figures = self._figures(followed.z, batch.query_label)
+            figures = self._figures(followed.z, followed.x, batch.query_label)
         self._log("train", {name: value.mean() for name, value in figures.items()}, len(batch.index))
         return replace(surrogate, value=value)
 
     def training_figures(self, batch, problem: InnerProblem, v: Augmented) -> dict[str, Tensor]:  # noqa: ANN001
         """``support_accuracy``, and ``length``, the root mean square of x."""
         with torch.no_grad():
-            accuracy = self._figures(v.z, batch.support_label)["accuracy"]
+            accuracy = self._figures(v.z, v.x, batch.support_label)["accuracy"]
         return {"support_accuracy": accuracy.mean(), "length": v.x.square().mean().sqrt()}
 
     def evaluate(self, batch, problem: InnerProblem, z: Tensor, x: Tensor) -> dict[str, Tensor]:  # noqa: ANN001
         """``accuracy`` and ``loss`` of each task's query images, their z solved tightly at x; the same of its support set."""
         asked, residual = self._asked(batch, x)
-        support = self._figures(z, batch.support_label)
-        figures = self._figures(asked, batch.query_label) | {"query_residual": residual}
+        support = self._figures(z, x, batch.support_label)
+        figures = self._figures(asked, x, batch.query_label) | {"query_residual": residual}
         return figures | {f"support_{name}": value for name, value in support.items()}
 
     @torch.no_grad()
@@ -139,20 +139,26 @@ class MetaLearning(JIIOTask):
         _, solution, z, _ = self.feasible(batch)
         with parametrize.cached():
             asked, _ = self._asked(batch, solution.v.x)
-            support = self._figures(z, batch.support_label)["accuracy"]
-            return {"logits": self._logits(asked), "support_accuracy": support, "x": solution.v.x, "index": batch.index}
+            support = self._figures(z, solution.v.x, batch.support_label)["accuracy"]
+            return {
+                "logits": self._logits(asked, solution.v.x),
+                "support_accuracy": support,
+                "x": solution.v.x,
+                "index": batch.index,
+            }
 
     def _asked(self, batch, x: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ANN001
         """z of the query images, solved tightly at x, and its relative residual."""
         problem = InnerProblem(packed(self.net, batch.query), lambda z, x: z.new_zeros(len(z)))
         return self.injected.resolve(problem, x, batch.query.shape[1] * self.net.hidden)
 
-    def _figures(self, z: Tensor, label: Tensor) -> dict[str, Tensor]:
-        return episode_figures(self._logits(z), label)
+    def _figures(self, z: Tensor, x: Tensor, label: Tensor) -> dict[str, Tensor]:
+        return episode_figures(self._logits(z, x), label)
 
-    def _logits(self, z: Tensor) -> Tensor:
-        """``(T, E n)`` to ``(T, E, N)``."""
-        return self.net.h(z.reshape(-1, self.net.hidden)).unflatten(0, (len(z), -1))
+    def _logits(self, z: Tensor, x: Tensor) -> Tensor:
+        """Logits ``(T, E, N)`` of the E images of each task, from their z ``(T, E n)`` and its x ``(T, d)``."""
+        each = z.reshape(-1, self.net.hidden)
+        return self.net.h(each, x.repeat_interleave(len(each) // len(x), dim=0)).unflatten(0, (len(x), -1))
 
 
 def packed(net: ConditionalClassifier, image: Tensor) -> Cell:

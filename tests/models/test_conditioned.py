@@ -17,7 +17,13 @@ def test_at_x_0_it_is_the_classifier_without_film():
     net, image = small(), torch.rand(3, 1, 8, 8)
     z = torch.randn(3, net.hidden)
     assert torch.equal(net.f(z, torch.zeros(3, 12), net.inject(image)), net.base.f(z, image))
-    assert net.h(z).shape == (3, 5)
+    assert torch.equal(net.h(z, torch.zeros(3, 12)), net.base.h(z)) and net.h(z, torch.zeros(3, 12)).shape == (3, 5)
+
+
+def test_the_head_is_modulated_only_if_wanted():
+    z, x = torch.randn(3, small().hidden), torch.randn(3, 12)
+    for net, same in ((small(film_head=False), True), (small(), False)):
+        assert torch.equal(net.h(z, x), net.h(z, 0 * x)) is same
 
 
 def test_film_modulates_what_leaves_the_first_norm_of_each_block():

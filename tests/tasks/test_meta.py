@@ -48,8 +48,8 @@ class TanhLearner(ConditionalClassifier):
     def f(self, z: Tensor, x: Tensor, injection: Tensor) -> Tensor:
         return torch.tanh(z @ self.cell.T + (1 + x @ self.gain.T) * injection + x @ self.drive.T)
 
-    def h(self, z: Tensor) -> Tensor:
-        return torch.cat([z, z.square()], dim=1) @ self.head.T
+    def h(self, z: Tensor, x: Tensor) -> Tensor:
+        return torch.cat([z * (1 + 0.5 * x.sum(dim=1, keepdim=True)), z.square()], dim=1) @ self.head.T
 
 
 def episodes(tasks: int = 2, ways: int = 3, shots: int = 1, queries: int = 2, side: int = 2, dtype=torch.float64) -> EpisodeBatch:
@@ -105,7 +105,7 @@ class Case:
             for image, label in zip(images, labels, strict=True):
                 cell = InnerProblem(lambda z, x, image=image: net.f(z, x, net.inject(image[None])), lambda z, x: z.sum(dim=1))
                 z = equilibrium_of(cell, x[t : t + 1], net.hidden)
-                losses.append(F.cross_entropy(net.h(z), label[None]))
+                losses.append(F.cross_entropy(net.h(z, x[t : t + 1]), label[None]))
         return torch.stack(losses).mean().detach()
 
     def optimum(self) -> Tensor:
@@ -151,7 +151,7 @@ def test_one_x_for_the_images_of_a_task_and_none_of_another():
         z, mu, x = v.z[t].view(images, n), v.mu[t].view(images, n), v.x[t].clone().requires_grad_()
         z.requires_grad_()
         rows = [net.f(z[i : i + 1], x[None], net.inject(batch.support[t, i : i + 1])) for i in range(images)]
-        losses = [F.cross_entropy(net.h(z[i : i + 1]), batch.support_label[t, i : i + 1]) for i in range(images)]
+        losses = [F.cross_entropy(net.h(z[i : i + 1], x[None]), batch.support_label[t, i : i + 1]) for i in range(images)]
         loss = torch.stack(losses).mean() + 0.3 * x.square().mean()
         pulled = loss + sum((mu[i] * (rows[i][0] - z[i])).sum() for i in range(images))
         dz, dx = torch.autograd.grad(pulled, (z, x))
