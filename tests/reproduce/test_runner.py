@@ -63,6 +63,24 @@ def test_a_file_of_another_run_is_laid_where_it_is_expected(runner, finish):
     assert (runner.folder(reader) / "runs/x/features.pt").read_text() == "weights"
 
 
+def test_a_timed_run_is_alone_and_others_pass_it(runner, monkeypatch):
+    """While something runs it waits; once it runs nothing is started beside it."""
+    runner.jobs = 2
+    first, timed, last = (
+        Run("first", "fit", "tasks/a.yaml"),
+        Run("timed", "fit", "tasks/a.yaml", timed=True),
+        Run("last", "test", "tasks/a.yaml"),
+    )
+    monkeypatch.setattr(runner, "_launch", lambda run: run)
+    waiting, active = [first, timed, last], {}
+    runner._start(waiting, active, None)
+    assert list(active) == [first, last] and waiting == [timed]
+    active.clear()
+    waiting = [timed, last]
+    runner._start(waiting, active, None)
+    assert list(active) == [timed] and waiting == [last]
+
+
 def test_the_learning_curve_goes_on_after_a_resume(tmp_path):
     for number, rows in enumerate(("0,,5.0\n10,0.4,\n", "20,0.3,\n20,,4.0\n")):
         (tmp_path / f"version_{number}").mkdir()
