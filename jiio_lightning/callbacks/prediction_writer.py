@@ -13,7 +13,9 @@ from pytorch_lightning.callbacks import BasePredictionWriter
 from pytorch_lightning.utilities import rank_zero_info
 from torchvision.utils import save_image
 
+from jiio_lightning.callbacks.classified import write_classified
 from jiio_lightning.callbacks.image_grid import picture
+from jiio_lightning.data import FewShotFolder
 
 
 class PredictionWriter(BasePredictionWriter):
@@ -21,7 +23,8 @@ class PredictionWriter(BasePredictionWriter):
 
     ``predictions.npz`` holds one array for each name that ``predict_step`` returns, one row a sample; for Generation these are
     latent ``(N, d)``, image ``(N, C, H, W)`` in [-1, 1], error ``(N,)`` and index ``(N,)``. ``images.png`` shows the first ones.
-    Of several processes each writes its own share, to ``predictions_<rank>.npz``.
+    Of several processes each writes its own share, to ``predictions_<rank>.npz``. Of a folder of images that a net of few-shot
+    learning has named there are also ``predictions.csv`` and ``classified.png``.
 
     Args:
         count: images in the picture.
@@ -43,4 +46,7 @@ class PredictionWriter(BasePredictionWriter):
         np.savez(folder / f"predictions{share}.npz", **{name: array.numpy() for name, array in arrays.items()})
         if trainer.is_global_zero and "image" in arrays:
             save_image(picture(arrays["image"][: self.count], 16, self.enlarge), folder / "images.png")
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if trainer.is_global_zero and isinstance(data, FewShotFolder):
+            write_classified(data, arrays["logits"][0], folder, self.count)
         rank_zero_info(f"predictions: {folder}/predictions{share}.npz with {', '.join(arrays)}")

@@ -3,8 +3,9 @@
 from jiio_lightning.data.batches import EpisodeBatch, ImageBatch
 from jiio_lightning.data.celeba import CelebA
 from jiio_lightning.data.cifar10 import CIFAR10
-from jiio_lightning.data.digits import Digits
+from jiio_lightning.data.digits import DigitEpisodes, Digits
 from jiio_lightning.data.errors import DataError
+from jiio_lightning.data.fewshot_folder import FewShotFolder
 from jiio_lightning.data.ffhq import FFHQ
 from jiio_lightning.data.images import ImageFolder
 from jiio_lightning.data.mnist import MNIST
@@ -16,8 +17,10 @@ __all__ = [
     "MNIST",
     "CelebA",
     "DataError",
+    "DigitEpisodes",
     "Digits",
     "EpisodeBatch",
+    "FewShotFolder",
     "ImageBatch",
     "ImageFolder",
     "Omniglot",

@@ -35,8 +35,8 @@ class EpisodeDataset(Dataset[EpisodeBatch]):
     """Episodes over one set of characters.
 
     Args:
-        images: uint8 ``(characters * drawings, 1, H, H)``, sorted by character.
-        drawings: of each character.
+        images: uint8 ``(images, 1, H, H)``.
+        places: where the drawings of each character lie among them, int64 ``(characters, drawings)``.
         plan: ways, shots, queries and rotation.
         length: episodes in an epoch; the next epoch goes on with the next numbers.
         seed: of the episodes.
@@ -48,7 +48,7 @@ class EpisodeDataset(Dataset[EpisodeBatch]):
     def __init__(
         self,
         images: MappedRows,
-        drawings: int,
+        places: np.ndarray,
         plan: EpisodePlan,
         length: int,
         seed: int,
@@ -56,7 +56,7 @@ class EpisodeDataset(Dataset[EpisodeBatch]):
         levels: int,
         value_range: ValueRange,
     ) -> None:
-        self.images, self.drawings, self.plan, self.length = images, drawings, plan, length
+        self.images, self.places, self.plan, self.length = images, places, plan, length
         self.seed, self.stream, self.levels, self.value_range = seed, stream, levels, value_range
         self.turned = quarter_turns(images.tensor.shape[-1])
 
@@ -79,11 +79,10 @@ class EpisodeDataset(Dataset[EpisodeBatch]):
         )
 
     def _plans(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Rows ``(T, N, K + Q)`` and quarter turns ``(T, N)`` of T episodes."""
-        characters = len(self.images) // self.drawings
+        """Places ``(T, N, K + Q)`` of the drawings and quarter turns ``(T, N)`` of T episodes."""
         rngs = (generator(self.seed, self.stream, int(number)) for number in numbers)
-        rows, turns = zip(*(self.plan.draw(rng, characters, self.drawings) for rng in rngs), strict=True)
-        return np.stack(rows), np.stack(turns)
+        rows, turns = zip(*(self.plan.draw(rng, *self.places.shape) for rng in rngs), strict=True)
+        return self.places.ravel()[np.stack(rows)], np.stack(turns)
 
     def _gathered(self, rows: np.ndarray) -> Tensor:
         tensor = self.images.tensor

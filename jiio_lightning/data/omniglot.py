@@ -14,19 +14,15 @@ from PIL import Image
 from torchvision import datasets
 from torchvision.datasets.utils import download_url
 
-from jiio_lightning.data.dataset import ValueRange
-from jiio_lightning.data.episodes import EpisodeDataset, EpisodePlan
+from jiio_lightning.data.episode_module import EpisodeDataModule
 from jiio_lightning.data.errors import DataError
-from jiio_lightning.data.module import PreparedDataModule
 from jiio_lightning.data.pictures import UNDECODABLE
 from jiio_lightning.data.prepared import MappedRows, sha256
-from jiio_lightning.data.randomness import Stream
 from jiio_lightning.data.recipe import Contents, Placed, Recipe, Shape
 from jiio_lightning.data.sources import check_md5, is_image, locate, md5, open_source, reading
 
 PARTS = ("images_background", "images_evaluation")
 SPLIT_FILE = Path(__file__).with_name("omniglot_split.txt")
-STREAMS = {"train": Stream.TRAIN_EPISODE, "val": Stream.VAL_EPISODE, "test": Stream.TEST_EPISODE}
 DRAWINGS, SIDE = 20, 105  # of each character, and the originals' side in pixels
 
 Character = np.ndarray  # bool (20, 105, 105), True is paper
@@ -164,73 +160,22 @@ def _drawing(name: str, blob: bytes) -> np.ndarray:
 
 
 @dataclass(kw_only=True, eq=False)
-class Omniglot(PreparedDataModule):
-    """N-way K-shot episodes: 1,200 characters to train, 423 others to test.
-
-    A batch is ``batch_size`` episodes. Every class of an episode is turned by 0, 90, 180 or 270 degrees, drawings to
-    learn from and to be asked about alike: an augmentation, not new classes.
+class Omniglot(EpisodeDataModule):
+    """N-way K-shot episodes: 1,200 characters to train, 423 others to test (600 episodes in the paper).
 
     Args:
-        ways: classes of an episode, N.
-        shots: drawings of each to learn from, K.
-        queries: drawings of each to be asked about, Q.
-        train_ways: N in training, where it is to be another.
-        train_queries: Q in training, where it is to be another.
-        rotate: turn each class of an episode by a random number of quarter turns.
-        train_episodes: episodes in an epoch; the next epoch has new ones.
-        val_episodes: episodes to validate.
-        test_episodes: episodes to test, 600 in the paper.
         val_characters: how many of the 1,200 to keep for validation; with 0 it is done on the characters trained on.
         size: side of the images.
     """
 
-    batch_size: int = 16
-    value_range: ValueRange = (0.0, 1.0)
-    ways: int = 5
-    shots: int = 1
-    queries: int = 1
-    train_ways: int | None = None
-    train_queries: int | None = None
-    rotate: bool = True
-    train_episodes: int = 10_000
-    val_episodes: int = 200
-    test_episodes: int = 600
     val_characters: int = 0
     size: int = 28
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        plans = [self.plan(split) for split in ("train", "test")]
-        if any(min(p.ways, p.shots, p.queries) < 1 or p.shots + p.queries > DRAWINGS for p in plans):
-            raise DataError(f"an episode needs ways, shots and queries of at least 1, and has {DRAWINGS} drawings of each class.")
+    drawings: ClassVar[int] = DRAWINGS
 
     @property
     def recipe(self) -> OmniglotRecipe:
         return OmniglotRecipe(size=self.size)
-
-    @property
-    def num_classes(self) -> int:
-        return self.ways
-
-    def dataset(self, split: str) -> EpisodeDataset:
-        lengths = {"train": self.train_episodes, "val": self.val_episodes, "test": self.test_episodes}
-        return EpisodeDataset(
-            self.characters(split),
-            DRAWINGS,
-            self.plan(split),
-            lengths[split],
-            self.seed,
-            STREAMS[split],
-            self.prepared.manifest.levels,
-            self.value_range,
-        )
-
-    def plan(self, split: str) -> EpisodePlan:
-        """What an episode of a split is drawn like."""
-        if split != "train":
-            return EpisodePlan(self.ways, self.shots, self.queries, self.rotate)
-        ways = self.ways if self.train_ways is None else self.train_ways
-        return EpisodePlan(ways, self.shots, self.queries if self.train_queries is None else self.train_queries, self.rotate)
 
     def characters(self, split: str) -> MappedRows:
         """The drawings of the characters of a split, sorted by character."""
@@ -241,3 +186,6 @@ class Omniglot(PreparedDataModule):
         if self.val_characters and split != "test":
             rows = rows[:held_out] if split == "train" else rows[held_out:]
         return self.resident(rows)
+
+    def places(self, split: str) -> np.ndarray:
+        return np.arange(len(self.characters(split))).reshape(-1, DRAWINGS)

@@ -3,7 +3,7 @@
 import io
 import os
 import struct
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -46,14 +46,16 @@ class Frame:
         return np.atleast_3d(np.asarray(square)).transpose(2, 0, 1)
 
 
-def decode(file: tuple[str, bytes], frame: Frame) -> np.ndarray:
+def decode(file: tuple[str, bytes], frame: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
     """One image file as an array."""
     name, blob = file
     try:
         with Image.open(io.BytesIO(blob)) as image:
             return frame(image)
     except UNDECODABLE as error:
-        raise DataError(f"{name} is not an image that can be used: {error}. Replace the file and prepare again.") from error
+        raise DataError(
+            f"{name} is not an image that can be used: {error}. Replace the file and run the command again."
+        ) from error
 
 
 def place(source: Source, positions: dict[str, int], frame: Frame) -> Iterator[Placed]:

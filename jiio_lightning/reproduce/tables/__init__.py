@@ -7,6 +7,7 @@ from jiio_lightning.reproduce.tables.adversarial import table5, table8
 from jiio_lightning.reproduce.tables.attack_speed import table2
 from jiio_lightning.reproduce.tables.generation import fig2, fig6, table1
 from jiio_lightning.reproduce.tables.inverse import figs7to12, table4
+from jiio_lightning.reproduce.tables.meta import table6, table7
 from jiio_lightning.reproduce.tables.speed import fig3, fig4, table3
 
 TABLES: dict[str, Callable[[Budget], Table]] = {
@@ -15,6 +16,8 @@ TABLES: dict[str, Callable[[Budget], Table]] = {
     "table3": table3,
     "table4": table4,
     "table5": table5,
+    "table6": table6,
+    "table7": table7,
     "table8": table8,
     "fig2": fig2,
     "fig3": fig3,
