@@ -119,7 +119,7 @@ def _plot_cost(comparison: Comparison, path: Path, pixels: float, reference: flo
     _save(figure, axes, path)
 
 
-def _mark_ratio(comparison: Comparison, axes: plt.Axes, pixels: int) -> None:
+def _mark_ratio(comparison: Comparison, axes: plt.Axes, pixels: float) -> None:
     """An arrow from the joint method's time to the nested one's, at the lowest cost that both reach."""
     end = comparison.nested_seconds(comparison.target)
     start, cost = end / comparison.speedup, comparison.target / pixels

@@ -122,6 +122,14 @@ def test_other_data_for_a_run_file(jiio, capsys, path):
     )
 
 
+@pytest.mark.parametrize("path", [path for path in RUN_FILES if "Episode" in path.read_text() or "Omniglot" in path.read_text()])
+def test_a_folder_of_your_own_has_the_value_range_of_the_training(built, path):
+    trained = built("--config", path).datamodule
+    folder = built("--config", path, "--data", REPO / "conf/data/fewshot_folder.yaml", "--data.support", "s").datamodule
+    assert type(folder).__name__ == "FewShotFolder" and folder.support == "s"
+    assert folder.value_range == trained.value_range
+
+
 def test_overrides_reach_the_objects(built):
     assert solver_of(built("--config", "tiny.yaml", "--solver.test.init_args.max_steps", 9)).test.max_steps == 9
     cli = built("--config", "tiny.yaml", "--solver.test.max_steps", 11, "--jacobian.coefficient", 0, "--model.learning_rate", 0.5)

@@ -21,7 +21,16 @@ class FiLMClassifier(ConditionalClassifier):
 
     Args:
         task: width d of x (C.2: 400).
-        classifier: f without FiLM, and h (Table 9: 2 scales of 64 and 128 channels).
+        channels: of each scale, finest first (Table 9: [64, 128]); this and what follows as in :class:`ImageClassifier`.
+        image_shape: ``(C, H, W)`` of the images.
+        num_classes: N of the tasks.
+        downscale: the finest map has ``1 / downscale`` of the image's side (Table 9: 1).
+        expansion: widening inside a residual block (Table 9: 5).
+        groups: groups of the group norms in the residual blocks (Table 9: 8).
+        fusion_groups: groups elsewhere.
+        head_width: channels inside the head's bottlenecks.
+        features: channels that the head pools.
+        pool: side of the grid of means that it takes.
         gain: standard deviation of what a unit x does to a scale or a shift of a fresh net.
         film_head: scale the pooled features before the last layer by :math:`1 + \Gamma' x` as well, which is not in the paper.
             What x does through the cell is a hash of the image in a fresh net: the logits' gradients in x of two images are all

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -25,6 +26,8 @@ ENCODER = "encoder."
 class Solver(Protocol):
     """What the AugmentedDEQSolver callback injects."""
 
+    trust_tol: float
+
     def budget(self, task: JIIOTask) -> InnerSolver:
         """The inner solver of the task's present mode."""
 
@@ -39,6 +42,19 @@ class Solver(Protocol):
 
     def resolve(self, problem: InnerProblem, x: Tensor, hidden: int) -> tuple[Tensor, Tensor]:
         """z solved again at x, tightly: z ``(B, n)`` and its relative residual ``(B,)``."""
+
+
+@dataclass(frozen=True)
+class Followed:
+    """Equilibria at x* beside those of the inner problem.
+
+    Args:
+        v: them, with mu = 0.
+        residual: relative residual of z ``(B,)``.
+    """
+
+    v: Augmented
+    residual: Tensor
 
 
 class Watch(Protocol):
@@ -102,11 +118,11 @@ class JIIOTask(LightningModule, ABC):
         """Further figures of a training step to log, scalars by name."""
         return {}
 
-    def follow(self, batch: Any, v: Augmented) -> Augmented | None:
+    def follow(self, batch: Any, v: Augmented) -> Followed | None:
         """What the outer loss needs to have solved at x* beside the inner problem, without a graph; nothing by default."""
         return None
 
-    def outer_gradient(self, batch: Any, problem: InnerProblem, v: Augmented, followed: Augmented | None) -> Surrogate:
+    def outer_gradient(self, batch: Any, problem: InnerProblem, v: Augmented, followed: Followed | None) -> Surrogate:
         """The surrogate of the outer loss at the inner solution v and at what followed; a row of zeros does not count."""
         return self.outer.surrogate(problem, self.outer_loss(batch, problem), v)
 
@@ -122,10 +138,15 @@ class JIIOTask(LightningModule, ABC):
             followed = self.follow(batch, solution.v)
         self.injected.check(solution)
         trusted = self.injected.trusted(solution)
+        if followed is not None:
+            trusted = trusted & (followed.residual < self.injected.trust_tol)
+            followed = Followed(_rows(followed.v, trusted), followed.residual)
         with parametrize.cached():  # anew: normalised weights that a solve has cached without a graph would not be trained
             surrogate = self.outer_gradient(batch, problem, _rows(solution.v, trusted), followed)
             penalty = watch.penalty(problem, solution)
         figures = self.injected.statistics(solution) | self.training_figures(batch, problem, solution.v)
+        if followed is not None:
+            figures["residual_followed"] = followed.residual.median()
         if surrogate.residual is not None:
             figures["residual_outer"] = surrogate.residual.median()
         self._log("train", figures | {"jacobian": penalty.detach()}, len(batch.index))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 from torch.nn.utils import parametrize
 
@@ -15,8 +16,11 @@ from jiio_lightning.core.solvers.anderson import Anderson
 from jiio_lightning.core.solvers.base import FixedPoint
 from jiio_lightning.core.state import Augmented
 from jiio_lightning.models.interface import ConditionalClassifier
-from jiio_lightning.tasks.base import JIIOTask
+from jiio_lightning.tasks.base import Followed, JIIOTask
 from jiio_lightning.tasks.episodes import check_episodes, episode_figures
+
+UNSOLVED = 0.3
+"""Relative residual of Eq. 17 above which its solution means little."""
 
 
 class MetaLearning(JIIOTask):
@@ -69,6 +73,7 @@ class MetaLearning(JIIOTask):
         super().__init__(outer, learning_rate, one_cycle)
         if min(penalty, support_weight) < 0:
             raise ValueError(f"penalty and support_weight cannot be negative, got {penalty} and {support_weight}")
+        self._warned = False
         self.net = net
         self.fixed_input = outer
         self.through_input = through_input
@@ -100,25 +105,40 @@ class MetaLearning(JIIOTask):
         return lambda z, x: self._figures(z, x, batch.query_label)["loss"]
 
     @torch.no_grad()
-    def follow(self, batch, v: Augmented) -> Augmented:  # noqa: ANN001
+    def follow(self, batch, v: Augmented) -> Followed:  # noqa: ANN001
         """The query images' equilibria at x*, and mu = 0."""
         f = packed(self.net, batch.query)
         start = Augmented.start(v.x, batch.query_label.shape[1] * self.net.hidden)
-        return replace(start, z=self.queries(lambda z: f(z, v.x), start.z).value)
+        solution = self.queries(lambda z: f(z, v.x), start.z)
+        return Followed(replace(start, z=solution.value), solution.residual)
 
-    def outer_gradient(self, batch, problem: InnerProblem, v: Augmented, followed: Augmented) -> Surrogate:  # noqa: ANN001
-        """Both parts, and the term of the inner optimum; logs ``accuracy`` and ``loss`` of the query images."""
+    def outer_gradient(self, batch, problem: InnerProblem, v: Augmented, followed: Followed) -> Surrogate:  # noqa: ANN001
+        """Both parts, and the term of the inner optimum; logs ``accuracy`` and ``loss`` of the query images, and how well the
+        linear systems were solved: ``residual_adjoint`` with x* held fixed, ``residual_through`` (Eq. 17) through it.
+        """
         loss = self.outer_loss(batch, problem)
         query = InnerProblem(packed(self.net, batch.query), loss)
-        surrogate, gradient = self.fixed_input.with_input(query, loss, followed)
+        surrogate, gradient = self.fixed_input.with_input(query, loss, followed.v)
+        figures = {"residual_adjoint": surrogate.residual.median()}
         value = surrogate.value + self.support_weight * problem.lagrangian(v)
         if self.through_input is not None:
             surrogate = self.through_input.surrogate(problem, lambda z, x: (gradient * x).sum(dim=1), v)
             value = value + surrogate.value
+            figures["residual_through"] = surrogate.residual.median()
+            self._warn_of_conditioning(figures["residual_through"])
         with torch.no_grad():
-            figures = self._figures(followed.z, followed.x, batch.query_label)
-        self._log("train", {name: value.mean() for name, value in figures.items()}, len(batch.index))
+            asked = self._figures(followed.v.z, followed.v.x, batch.query_label)
+        self._log("train", figures | {name: value.mean() for name, value in asked.items()}, len(batch.index))
         return replace(surrogate, value=value)
+
+    def _warn_of_conditioning(self, residual: Tensor) -> None:
+        """Once, of a linear system whose answer is no answer."""
+        if not self._warned and residual > UNSOLVED:
+            self._warned = True
+            rank_zero_warn(
+                f"the gradient through x* is not solved: Eq. 17 has a median relative residual of {float(residual):.2g}, and the "
+                "task vector's share of the gradient is mostly missing. Raise model.through_input.memory or .ridge"
+            )
 
     def training_figures(self, batch, problem: InnerProblem, v: Augmented) -> dict[str, Tensor]:  # noqa: ANN001
         """``support_accuracy``, and ``length``, the root mean square of x."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,36 @@ def test_the_cells_of_table_2_are_in_the_record_of_a_comparison(budget, tmp_path
     record = Comparison(joint, [nested], {}, samples=1, repeats=1).record()
     (tmp_path / "comparison.json").write_text(json.dumps(record))
     assert {cell.metric for cell in table.cells} <= set(json_figures(tmp_path, "compare"))
+
+
+@pytest.mark.parametrize("budget", Budget)
+def test_table_7_times_the_net_of_table_6(budget, tmp_path):
+    """Its cells are in the record of a comparison, and x moves in each of its budgets."""
+    table, (fit, compare) = TABLES["table7"](budget), TABLES["table7"](budget).runs()
+    assert fit in TABLES["table6"](budget).runs() and compare.weights is fit and compare.command == "compare"
+    words = compare.overrides
+    budgets, adam = json.loads(words[words.index("--budgets") + 1]), int(words[words.index("--baseline.max_steps") + 1])
+    assert min(budgets) > 10, "conf/solver/meta.yaml lets x rest in the last ten steps"
+    figures = {"accuracy": 0.5, "support_accuracy": 1.0}
+    joint = Curve("joint", "Picard", "", [Point(1.0, 1.0, steps, 1e-6, figures) for steps in budgets])
+    nested = Curve("nested", "Adam(0.1)", "", [Point(2.0, 1.0, adam, 1e-6, figures)])
+    (tmp_path / "comparison.json").write_text(json.dumps(Comparison(joint, [nested], {}, samples=1, repeats=1).record()))
+    assert {cell.metric for cell in table.cells} <= set(json_figures(tmp_path, "compare"))
+    paper = {cell.paper for cell in table.cells if cell.paper is not None}
+    assert paper == (set() if budget is Budget.SMOKE else {28948, 11836, 2.45})
+
+
+@pytest.mark.parametrize("budget", Budget)
+def test_table_6_tests_each_net_as_it_was_trained(budget):
+    """A checkpoint holds no settings: what is said of the model in a fit is said again in its test."""
+    tests = [run for run in TABLES["table6"](budget).runs() if run.command == "test"]
+    assert len(tests) == 7
+
+    def model(run: Run) -> list[tuple[str, str]]:
+        return [pair for pair in pairwise(run.overrides) if pair[0].startswith(("--model", "--solver"))]
+
+    for test in tests:
+        assert test.config == test.weights.config and model(test) == model(test.weights)
 
 
 @pytest.mark.parametrize("budget, there", zip(Budget, (True, False, False, True), strict=True))

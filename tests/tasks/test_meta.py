@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,6 +16,7 @@ from jiio_lightning.core.steps import Plain
 from jiio_lightning.data.batches import EpisodeBatch
 from jiio_lightning.models import ConditionalClassifier, FiLMClassifier
 from jiio_lightning.tasks import MetaLearning
+from jiio_lightning.tasks.base import Followed
 from tests.core.problems import directional, equilibrium_of, polish
 
 FIXED = FixedInput(FixedPoint(Picard(), 300))
@@ -166,12 +169,12 @@ def learner(**options) -> MetaLearning:
     return MetaLearning(FiLMClassifier(8, (8, 8), (1, 8, 8), 3, expansion=1, head_width=4, features=16), FIXED, **options)
 
 
-def test_every_weight_is_trained():
+def test_every_weight_is_trained(monkeypatch):
     """Those behind a weight norm too: a solve without a graph must not have filled the cache that the gradient goes through."""
     task = learner(support_weight=1.0)
     inject(task, Joint(max_steps=6))
     task.regularizer = JacobianRegularization(0.1, probes=1)
-    type(task).global_step = property(lambda self: 0)
+    monkeypatch.setattr(MetaLearning, "global_step", 0)
     task.training_step(episodes(side=8, dtype=torch.float32), 0).backward()
     still = [name for name, weight in task.named_parameters() if weight.grad is None or not weight.grad.abs().sum() > 0]
     assert not still
@@ -188,6 +191,41 @@ def test_the_start_is_near_the_equilibrium_at_x_0():
     assert (start.z - z).norm() < 0.2 * z.norm()
     slope = [problem.gradients(Augmented(z0, torch.zeros_like(z), start.x)).z.norm() for z0 in (start.z, torch.zeros_like(z))]
     assert slope[1] > 100 * slope[0]
+
+
+def test_query_labels_are_not_looked_at():
+    task, batch = learner(), episodes(side=8, dtype=torch.float32)
+    inject(task, Joint(max_steps=6))
+    first, other = (task.predict_step(given, 0) for given in (batch, batch._replace(query_label=batch.query_label.flip(1))))
+    assert torch.equal(first["logits"], other["logits"]) and torch.equal(first["x"], other["x"])
+
+
+def test_a_task_whose_queries_have_no_equilibrium_gives_no_gradient(monkeypatch):
+    """Nor a NaN to the others."""
+    task, batch = learner(), episodes(side=8, dtype=torch.float32)
+    inject(task, Joint(max_steps=6)).trust_tol = 5.0
+    monkeypatch.setattr(MetaLearning, "global_step", 0)
+    follow = task.follow
+
+    def spoilt(batch: EpisodeBatch, v: Augmented) -> Followed:
+        found = follow(batch, v)
+        found.v.z[0], found.residual[0] = torch.nan, torch.inf
+        return found
+
+    monkeypatch.setattr(task, "follow", spoilt)
+    loss = task.training_step(batch, 0)
+    loss.backward()
+    assert torch.isfinite(loss) and all(torch.isfinite(weight.grad).all() for weight in task.parameters())
+
+
+def test_a_linear_system_that_is_not_solved_is_said_once():
+    task, batch = learner(through_input=FullKKT(memory=2, restarts=1)), episodes(side=8, dtype=torch.float32)
+    inject(task, Joint(max_steps=6))
+    with pytest.warns(UserWarning, match="gradient through x. is not solved"):
+        task.training_step(batch, 0)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="the gradient through")
+        task.training_step(batch, 0)
 
 
 def test_figures_are_of_each_task():

@@ -9,7 +9,13 @@ from jiio_lightning.reproduce.plan import Budget, Cell, Run, Table
 from jiio_lightning.reproduce.tables.fits import Overrides
 
 REGIMES = {"clean": "adversarial_clean", "PGD": "adversarial_pgd", "JIIO": "adversarial_joint"}
+"""Fragments of their solvers; ``Attacked.joint`` may name another one for JIIO."""
+FURTHER = {"pgd_strong": "strong PGD", "autoattack": "AutoAttack"}
 COLUMNS = {"clean": "clean", "PGD": "pgd", "JIIO": "jiio"}
+SUFFIX = {("pgd_strong",): "_strong", ("autoattack",): "_autoattack"}
+"""Of the name of a test by its attacks."""
+CURVES = {"clean": "val/loss_clean", "PGD": "val/loss_jiio", "JIIO": "val/loss_jiio"}
+"""What says whether a fit still improves: the loss that it trains on."""
 Accuracies = dict[str, tuple[float, float, float]]
 MNIST: Accuracies = {"clean": (99.45, 80.1, 65.88), "PGD": (99.18, 96.53, 95.74), "JIIO": (99.32, 95.74, 96.63)}
 CIFAR: Accuracies = {"clean": (78.47, 2.38, 3.71), "PGD": (54.91, 37.4, 36.17), "JIIO": (55.54, 37.31, 37.77)}
@@ -26,7 +32,8 @@ class Attacked:
         steps: of the optimiser by regime; None where the run file says it.
         overrides: of fit and test.
         images: test images.
-        strong: of these for the strong attack; 0: none.
+        further: attacks beside the paper's, and the test images of each.
+        joint: the fragment of JIIO's solver.
     """
 
     text: str
@@ -34,7 +41,8 @@ class Attacked:
     steps: int | None
     overrides: Overrides
     images: int
-    strong: int = 0
+    further: tuple[tuple[str, int], ...] = ()
+    joint: str = REGIMES["JIIO"]
 
 
 _DIGITS: Overrides = ("--solver.train.max_steps", "2", "--solver.test.max_steps", "12")
@@ -43,35 +51,46 @@ _REDUCED: Overrides = (
     *("--model.learning_rate", "3e-3"),
     *("--trainer.limit_val_batches", "1.0", "--trainer.check_val_every_n_epoch", "null"),
 )
-_UNVALIDATED: Overrides = ("--trainer.val_check_interval", "1.0", "--trainer.check_val_every_n_epoch", "1")
+UNVALIDATED: Overrides = ("--trainer.val_check_interval", "1.0", "--trainer.check_val_every_n_epoch", "1")
 """Lightning refuses a share of an epoch where epochs do not count, in runs without validation too."""
 SETTINGS: dict[tuple[str, Budget], Attacked] = {
-    ("MNIST", Budget.SMOKE): Attacked("8x8 digits, a few steps.", "tasks/digits_adversarial.yaml", 4, _DIGITS, 20, 5),
+    ("MNIST", Budget.SMOKE): Attacked(
+        "8x8 digits, a few steps.", "tasks/digits_adversarial.yaml", 4, _DIGITS, 20, (("pgd_strong", 5),)
+    ),
     ("CIFAR-10", Budget.SMOKE): Attacked("8x8 digits, a few steps.", "tasks/digits_adversarial.yaml", 4, _DIGITS, 20),
     ("MNIST", Budget.CPU): Attacked(
-        "MNIST, a reduced MDEQ (maps at 14x14 and 7x7, 16 channels), 300 steps of batch 64 in each regime.",
+        "MNIST, a reduced MDEQ (maps at 14x14 and 7x7, 16 channels), 300 steps of batch 64 in each regime, JIIO with 40 joint "
+        "steps.",
         "tasks/mnist_adversarial.yaml",
         300,
         _REDUCED,
         1000,
-        100,
+        (("pgd_strong", 100),),
     ),
     ("MNIST", Budget.GPU): Attacked(
-        "MNIST, the net of Table 9.", "tasks/mnist_adversarial.yaml", None, ("--trainer", "conf/trainer/gpu.yaml"), 10_000, 1000
+        "MNIST, the net of Table 9, JIIO with 80 joint steps.",
+        "tasks/mnist_adversarial.yaml",
+        None,
+        ("--trainer", "conf/trainer/gpu.yaml"),
+        10_000,
+        (("pgd_strong", 1000), ("autoattack", 1000)),
+        "adversarial_joint_80",
     ),
     ("MNIST", Budget.PAPER): Attacked(
-        "MNIST, the net of Table 9, two GPUs (C.5).",
+        "MNIST, the net of Table 9, two GPUs (C.5), JIIO with 80 joint steps.",
         "tasks/mnist_adversarial.yaml",
         None,
         ("--trainer", "conf/trainer/2gpu_ddp.yaml", "--data.batch_size", "48"),
         10_000,
+        joint="adversarial_joint_80",
     ),
     ("CIFAR-10", Budget.PAPER): Attacked(
-        "CIFAR-10, the net of Table 9, three GPUs (C.5).",
+        "CIFAR-10, the net of Table 9, three GPUs (C.5), JIIO with 80 joint steps.",
         "tasks/cifar_adversarial.yaml",
         None,
         ("--trainer", "conf/trainer/3gpu_ddp.yaml", "--data.batch_size", "32"),
         10_000,
+        joint="adversarial_joint_80",
     ),
 }
 CAVEATS = {
@@ -101,9 +120,10 @@ def _table(budget: Budget, name: str, title: str, cells: list[Cell]) -> Table:
         title=title,
         setting=(
             "Rows: how the net was trained; columns: accuracy in per cent on clean images, under PGD (20 steps of 0.2 eps, as "
-            "released) and under JIIO (80 joint steps), each with z solved again at the attacked image. " + " ".join(settings)
+            "released) and under JIIO (80 joint steps), each with z solved again at the attacked image. Every inner solve "
+            "starts at the clean image's z (10 solver steps). " + " ".join(settings)
         ),
-        caveat=CAVEATS[budget] + " Neither attack is AutoAttack: `jiio attack --attack autoattack` is there for that.",
+        caveat=CAVEATS[budget] + " Neither PGD nor JIIO is AutoAttack: `jiio attack --attack autoattack` is there for that.",
         cells=tuple(cells),
     )
 
@@ -126,16 +146,17 @@ def _row(found: Attacked | None, data: str, eps: float, regime: str, paper: tupl
         Cell(row, f"unconverged under {column}", test, f"test/unconverged_{COLUMNS[column]}", scale=100, digits=1)
         for column in COLUMNS
     ]
-    if found is not None and found.strong:
-        strong = _test(found, data, eps, regime, ("pgd_strong",), found.strong)
-        cells.append(Cell(row, f"strong PGD, {found.strong} images", (strong,), "test/accuracy_pgd_strong", scale=100, digits=1))
+    for attack, images in () if found is None else found.further:
+        further = _test(found, data, eps, regime, (attack,), images)
+        cells.append(Cell(row, f"{FURTHER[attack]}, {images} images", (further,), f"test/accuracy_{attack}", scale=100, digits=1))
     if found is not None and found.steps is not None:
         cells.append(Cell(row, "s/training step", (_timing(found, data, eps, regime),), "train/seconds", trained=False))
     return cells
 
 
 def _common(found: Attacked, eps: float, regime: str) -> Overrides:
-    return ("--solver", f"conf/solver/{REGIMES[regime]}.yaml", "--model.eps", f"{eps:g}", *found.overrides)
+    solver = found.joint if regime == "JIIO" else REGIMES[regime]
+    return ("--solver", f"conf/solver/{solver}.yaml", "--model.eps", f"{eps:g}", *found.overrides)
 
 
 def _slug(data: str, eps: float, regime: str) -> str:
@@ -145,19 +166,19 @@ def _slug(data: str, eps: float, regime: str) -> str:
 def classifier(found: Attacked, data: str, eps: float, regime: str) -> Run:
     """The fit of a classifier in one of the ``REGIMES``."""
     overrides = (*_common(found, eps, regime), *_length(found))
-    return Run(f"adversarial/{_slug(data, eps, regime)}", "fit", found.config, overrides, curve="val/loss_jiio")
+    return Run(f"adversarial/{_slug(data, eps, regime)}", "fit", found.config, overrides, curve=CURVES[regime])
 
 
 def _test(found: Attacked, data: str, eps: float, regime: str, attacks: tuple[str, ...], images: int) -> Run:
     fit = classifier(found, data, eps, regime)
-    test = (*_UNVALIDATED, "--model.attacks", json.dumps(attacks), "--data.test_limit", str(images))
-    name = f"{'table5' if eps == 1 else 'table8'}/{_slug(data, eps, regime)}{'_strong' if attacks == ('pgd_strong',) else ''}"
+    test = (*UNVALIDATED, "--model.attacks", json.dumps(attacks), "--data.test_limit", str(images))
+    name = f"{'table5' if eps == 1 else 'table8'}/{_slug(data, eps, regime)}{SUFFIX.get(attacks, '')}"
     return Run(name, "test", found.config, (*_common(found, eps, regime), *test), fit)
 
 
 def _timing(found: Attacked, data: str, eps: float, regime: str) -> Run:
     """A few steps with nothing else on the machine."""
-    short = (*_UNVALIDATED, "--trainer.max_epochs", "-1", "--trainer.max_steps", "6", "--trainer.limit_val_batches", "0")
+    short = (*UNVALIDATED, "--trainer.max_epochs", "-1", "--trainer.max_steps", "6", "--trainer.limit_val_batches", "0")
     watch = ("--trainer.callbacks+", "jiio_lightning.callbacks.StepSeconds")
     return Run(
         f"table5/seconds_{_slug(data, eps, regime)}",

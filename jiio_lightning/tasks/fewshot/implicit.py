@@ -32,7 +32,6 @@ class ImplicitMAML(GradientBased):
         one_cycle: warm up and anneal over the run instead of a constant rate (the released code: constant).
         proximity: lambda (Rajeswaran et al.: 2).
         products: steps of conjugate gradients, a product with the Hessian each (Rajeswaran et al.: 5).
-
         damping: added to lambda in the linear system alone. Away from a minimum of the inner problem it can be indefinite,
             and few products with a badly conditioned one give little (the released code: in effect 22 beside lambda = 2).
 
