@@ -12,10 +12,12 @@ from jiio_lightning.attacks.base import Attack, Attacked
 from jiio_lightning.attacks.named import CLEAN, JIIO, named_attack
 from jiio_lightning.attacks.target import Target
 from jiio_lightning.attacks.threat import ThreatModel
+from jiio_lightning.core.inner import InnerSolver
 from jiio_lightning.core.outer import DualReuse, Loss, OuterGradient
 from jiio_lightning.core.problem import InnerProblem
 from jiio_lightning.core.solvers.base import FixedPoint
 from jiio_lightning.core.state import Augmented
+from jiio_lightning.core.steps import Normalised, Sign
 from jiio_lightning.models.interface import Classifier
 from jiio_lightning.tasks.base import JIIOTask
 
@@ -90,6 +92,7 @@ class AdversarialTraining(JIIOTask):
     def start(self, batch) -> Augmented:  # noqa: ANN001
         """delta = 0, or random; z = 0, or the equilibrium there; mu = 0."""
         target = self.target(batch)
+        self._check_step(self.injected.budget(self))
         random = self.random_start and self.training
         return target.start(target.random(self.global_step) if random else target.zero(), self.warm)
 
@@ -98,7 +101,12 @@ class AdversarialTraining(JIIOTask):
         return lambda z, x: -problem.loss(z, x)
 
     def evaluate(self, batch, problem: InnerProblem, z: Tensor, x: Tensor) -> dict[str, Tensor]:  # noqa: ANN001
-        """``accuracy`` (0 or 1) and ``loss``, the cross-entropy, at an iterate."""
+        """``accuracy`` (0 or 1) and ``loss``, the cross-entropy, at an iterate.
+
+        Raises:
+            ValueError: if x is not an allowed perturbation.
+        """
+        self.threat.check(batch.image.flatten(1), x)
         hits = self.net.h(z).argmax(dim=1) == batch.label
         return {"accuracy": hits.float(), "loss": -problem.loss(z, x)}
 
@@ -115,7 +123,21 @@ class AdversarialTraining(JIIOTask):
         """
         if name in self.own_attacks:
             return self.own_attacks[name]
+        self._check_step(self.injected.budget(self))
         return named_attack(name, self.injected.budget(self), self.warm)
+
+    def _check_step(self, solver: InnerSolver) -> None:
+        """The steepest step of one norm is a weak one in another's ball, and a weak attack looks like a robust net.
+
+        Raises:
+            ValueError: if a solver takes the other norm's steps.
+        """
+        step, steepest = getattr(solver, "step", None), self.threat.steepest(1.0)
+        if isinstance(step, Normalised | Sign) and type(step) is not type(steepest):
+            raise ValueError(
+                f"model.norm is {self.threat.norm} and the solver's step {type(step).__name__}, the other norm's: set "
+                f"solver.train.step and solver.test.step to jiio_lightning.core.steps.{type(steepest).__name__}"
+            )
 
     @torch.no_grad()
     def attacked(self, batch, names: tuple[str, ...]) -> dict[str, Attacked]:  # noqa: ANN001

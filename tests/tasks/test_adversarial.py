@@ -16,7 +16,7 @@ from jiio_lightning.attacks import PGD, SolverAttack
 from jiio_lightning.callbacks import AugmentedDEQSolver, JacobianRegularization
 from jiio_lightning.core import Augmented, DualReuse, Joint, Nested
 from jiio_lightning.core.solvers import Anderson, FixedPoint, Picard
-from jiio_lightning.core.steps import Cosine, Normalised, Settled
+from jiio_lightning.core.steps import Cosine, Normalised, Settled, Sign
 from jiio_lightning.data import Digits, ImageBatch
 from jiio_lightning.metrics.intervals import share_interval
 from jiio_lightning.models import ImageClassifier
@@ -189,6 +189,21 @@ def test_a_test_step_returns_figures_of_each_sample():
     clean = model.target(given).judge(torch.zeros(6, 6, dtype=torch.float64))
     assert found["accuracy_clean"].equal(clean.correct.float()) and found["residual_clean"].max() < 1e-10
     assert not found["unconverged_clean"].any()
+
+
+def test_the_steps_of_the_other_norm_are_refused():
+    """They would leave a weak attack, and a net that looks robust."""
+    model = task(Joint(Normalised(0.1), max_steps=2), norm="linf", eps=0.1)
+    for attempt in (lambda: model.start(batch()), lambda: model.attack("jiio")):
+        with pytest.raises(ValueError, match=r"model.norm is linf.*steps.Sign"):
+            attempt()
+    task(Joint(Sign(0.1), max_steps=2), norm="linf", eps=0.1).start(batch())
+
+
+def test_a_perturbation_that_is_not_allowed_is_not_judged():
+    model, given = task(converged()), batch()
+    with pytest.raises(ValueError, match="left its ball"):
+        model.evaluate(given, model.problem(given), torch.zeros(4, model.net.hidden), torch.ones(4, 6).double())
 
 
 def test_what_cannot_be_meant():
