@@ -76,7 +76,8 @@ class Report:
     @classmethod
     def of(cls, table: Table, runner: Runner) -> Report:
         """Collect what is there."""
-        fits = [record for run in table.runs() if run.command == "fit" and (record := runner.record(run)) is not None]
+        trained = (run for run in table.runs() if run.command == "fit" and not run.timed)
+        fits = [record for run in trained if (record := runner.record(run)) is not None]
         pictures = [
             (path, picture.caption)
             for picture in table.pictures
