@@ -126,7 +126,16 @@ def main(args: list[str] | None = None) -> int:
             raise
         print(f"error: {_advised(error)}", file=sys.stderr)
         return 1
+    finally:
+        leave_process_group()
     return 0
+
+
+def leave_process_group() -> None:
+    """End torch's process group while Python still runs. Lightning does so for NCCL alone; a thread of gloo that lets go of
+    a tensor while Python ends aborts the process, its work done."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _reproduce_main(args: list[str]) -> int:

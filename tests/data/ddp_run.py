@@ -13,6 +13,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torchmetrics import MeanMetric
 
+from jiio_lightning.cli import leave_process_group
 from jiio_lightning.data import Digits
 
 
@@ -68,6 +69,7 @@ def main(root: str, out: Path) -> None:
     runner.test(module, data, verbose=False)
     runs.append(module.seen)
     (out / f"rank{runner.global_rank}.json").write_text(json.dumps(runs))
+    leave_process_group()
 
 
 if __name__ == "__main__":

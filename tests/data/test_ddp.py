@@ -20,7 +20,8 @@ def ranks(tmp_path_factory) -> list[list[dict]]:
     folder = tmp_path_factory.mktemp("ddp")
     Digits(root=str(folder)).prepare_data()
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    subprocess.run([sys.executable, SCRIPT, folder, folder], check=True, timeout=300, env=environment, capture_output=True)
+    run = subprocess.run([sys.executable, SCRIPT, folder, folder], timeout=300, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
     return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]
 
 
