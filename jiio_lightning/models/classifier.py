@@ -26,6 +26,7 @@ class ImageClassifier(Classifier):
         head_width: channels inside the head's bottlenecks.
         features: channels that the head pools.
         pool: side of the grid of means that it takes (1: the global mean of MDEQ).
+        stem: channels between the convolutions of the stem (:class:`ImageInjection`).
 
     Raises:
         ValueError: if the image's side is not a multiple of downscale, or there are fewer than two classes.
@@ -43,6 +44,7 @@ class ImageClassifier(Classifier):
         head_width: int = 16,
         features: int = 128,
         pool: int = 4,
+        stem: tuple[int, ...] | None = None,
     ) -> None:
         super().__init__()
         inputs, height, width = image_shape
@@ -53,7 +55,7 @@ class ImageClassifier(Classifier):
         self.num_classes = num_classes
         self.image_shape = (inputs, height, width)
         self.cell = MDEQCell(tuple(channels), (height // downscale, width // downscale), expansion, groups, fusion_groups)
-        self.inject = ImageInjection(self.cell.pyramid, self.image_shape, downscale, fusion_groups)
+        self.inject = ImageInjection(self.cell.pyramid, self.image_shape, downscale, fusion_groups, stem)
         self.head = PooledHead(tuple(channels), num_classes, head_width, features, fusion_groups, pool)
 
     @property

@@ -31,6 +31,7 @@ class FiLMClassifier(ConditionalClassifier):
         head_width: channels inside the head's bottlenecks.
         features: channels that the head pools.
         pool: side of the grid of means that it takes.
+        stem: channels between the convolutions of the stem.
         gain: standard deviation of what a unit x does to a scale or a shift of a fresh net.
         film_head: scale the pooled features before the last layer by :math:`1 + \Gamma' x` as well, which is not in the paper.
             What x does through the cell is a hash of the image in a fresh net: the logits' gradients in x of two images are all
@@ -54,6 +55,7 @@ class FiLMClassifier(ConditionalClassifier):
         head_width: int = 16,
         features: int = 128,
         pool: int = 4,
+        stem: tuple[int, ...] | None = None,
         gain: float = 1.0,
         film_head: bool = True,
     ) -> None:
@@ -63,7 +65,7 @@ class FiLMClassifier(ConditionalClassifier):
         self.task = task
         self.num_classes = num_classes
         self.base = ImageClassifier(
-            channels, image_shape, num_classes, downscale, expansion, groups, fusion_groups, head_width, features, pool
+            channels, image_shape, num_classes, downscale, expansion, groups, fusion_groups, head_width, features, pool, stem
         )
         self.image_shape = self.base.image_shape
         self.film = nn.ModuleList(nn.Linear(task, 2 * expansion * width, bias=False) for width in channels)

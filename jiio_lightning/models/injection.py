@@ -23,13 +23,20 @@ class ImageInjection(nn.Module):
         image_shape: ``(C, H, W)`` of the images.
         downscale: the finest map has ``1 / downscale`` of the image's side; each halving is the stride of one convolution.
         groups: of the group norms.
+        stem: channels between its convolutions, one more than there are numbers; those of the finest map unless given. It is
+            evaluated once for a solve in which the image does not change, so that width costs little there.
 
     Raises:
-        ValueError: if the image's side is not ``downscale`` times that of the finest map.
+        ValueError: if the image's side is not ``downscale`` times that of the finest map, or too few convolutions are asked for.
     """
 
     def __init__(
-        self, pyramid: Pyramid, image_shape: tuple[int, int, int], downscale: Literal[1, 2, 4] = 1, groups: int = 8
+        self,
+        pyramid: Pyramid,
+        image_shape: tuple[int, int, int],
+        downscale: Literal[1, 2, 4] = 1,
+        groups: int = 8,
+        stem: tuple[int, ...] | None = None,
     ) -> None:
         super().__init__()
         inputs, height, width = image_shape
@@ -37,14 +44,17 @@ class ImageInjection(nn.Module):
             raise ValueError(f"maps of {pyramid.size} and downscale={downscale} do not fit an image of {height}x{width}")
         self.pyramid = pyramid
         self.image_shape = (inputs, height, width)
-        outputs, first, second = pyramid.channels[0], min(downscale, 2), max(downscale // 2, 1)
-        self.stem = nn.Sequential(
-            conv3x3(inputs, outputs, stride=first),
-            group_norm(outputs, groups),
-            nn.ReLU(),
-            conv3x3(outputs, outputs, stride=second),
-            group_norm(outputs, groups),
-        )
+        outputs = pyramid.channels[0]
+        widths = [inputs, *((outputs,) if stem is None else stem), outputs]
+        strides = [min(downscale, 2), max(downscale // 2, 1), *[1] * (len(widths) - 3)]
+        if len(widths) < 3:
+            raise ValueError("a stem has at least two convolutions: stem needs at least one number")
+        layers = [
+            layer
+            for before, after, stride in zip(widths[:-1], widths[1:], strides, strict=True)
+            for layer in (conv3x3(before, after, stride=stride), group_norm(after, groups), nn.ReLU())
+        ]
+        self.stem = nn.Sequential(*layers[:-1])
         self.down = nn.ModuleList(Down(pyramid.channels, 0, scale, groups) for scale in range(1, len(pyramid.channels)))
 
     def forward(self, image: Tensor) -> Tensor:
