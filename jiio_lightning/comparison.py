@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parametrize
 
-from jiio_lightning.core.inner import RESIDUALS, InnerSolver, SolveError
+from jiio_lightning.core.inner import RESIDUALS, InnerSolution, InnerSolver, SolveError
 from jiio_lightning.core.joint import Joint
 from jiio_lightning.core.nested import Nested
 from jiio_lightning.core.problem import InnerProblem
@@ -237,11 +237,16 @@ class Bench:
     def _timed(self, solver: InnerSolver) -> Point:
         seconds = []
         for _ in range(self.repeats):
-            began = time.perf_counter()
-            solution = solver(self.problem, self.start())
-            _synchronise(solution.cost)
-            seconds.append(time.perf_counter() - began)
+            spent, solution = self.timed(solver, self.start)
+            seconds.append(spent)
         return self.point(statistics.median(seconds), solution.v.x, solution.num_steps)
+
+    def timed(self, solver: InnerSolver, start: Callable[[], Augmented]) -> tuple[float, InnerSolution]:
+        """Seconds of one solve, the making of its start included, and what it returns."""
+        began = time.perf_counter()
+        solution = solver(self.problem, start())
+        _synchronise(solution.cost)
+        return time.perf_counter() - began, solution
 
     def nested(self, solver: Nested, size: float, every: int = 1) -> Curve:
         """The iterates of one solve with the given step size, each ``every``-th of them and the last."""

@@ -1,4 +1,4 @@
-"""Lightning's trainer with the commands that it lacks: compare, attack and sample."""
+"""Lightning's trainer with the commands that it lacks: compare, front, attack and sample."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
-from pytorch_lightning.utilities import move_data_to_device, rank_zero_info
+from pytorch_lightning.utilities import rank_zero_info
 from tqdm import tqdm
 
 from jiio_lightning.attacks.pgd import PGD
+from jiio_lightning.bench.front import DEFAULT, Contender, Front, measure
+from jiio_lightning.bench.front_report import write_front
 from jiio_lightning.checkpoint import read_checkpoint
 from jiio_lightning.comparison import Bench, Comparison, Curve, mean_curve, paper_baseline, with_budget
 from jiio_lightning.core.joint import Joint
 from jiio_lightning.core.nested import Nested
 from jiio_lightning.data.module import ImageDataModule
+from jiio_lightning.held_out import bench_on, first, groups
 from jiio_lightning.metrics.pca import pca_error
 from jiio_lightning.report import write_report
 from jiio_lightning.robustness import Robustness, measure, write_robustness
@@ -29,7 +32,7 @@ from jiio_lightning.tasks.generation import Generation
 
 
 class JIIOTrainer(Trainer):
-    """A Trainer that can also compare solvers, attack classifiers and sample generators. All of its options are Lightning's."""
+    """A Trainer that also compares solvers, attacks classifiers and samples generators. All of its options are Lightning's."""
 
     def compare(
         self,
@@ -80,8 +83,8 @@ class JIIOTrainer(Trainer):
         if not isinstance(solver, Joint):
             raise ValueError(f"compare needs solver.test to be a Joint solver, it is {type(solver).__name__}")
         baseline = _paper_baseline(model) if baseline is None else baseline
-        found = self._batches(model, datamodule, samples, batches)
-        benches = [_bench(model, batch, repeats) for batch in found]
+        found = groups(datamodule, samples, batches, model)
+        benches = [bench_on(batch, model, repeats) for batch in found]
         _warm_up(benches[0], solver, baseline, min(budgets), sizes[0])
         joint = _mean(partial(_joint, solver, budgets), benches, "joint")
         nested = [_mean(partial(_nested, baseline, size, every), benches, f"nested, step size {size:g}") for size in sizes]
@@ -94,6 +97,50 @@ class JIIOTrainer(Trainer):
         reference = _reference(datamodule, model, samples * batches)
         write_report(comparison, Path(self.default_root_dir) / "compare", model.outer_unit(found[0]), reference)
         return comparison
+
+    def front(
+        self,
+        model: JIIOTask,
+        datamodule: LightningDataModule,
+        ckpt_path: str,
+        solvers: dict[str, Contender],
+        budgets: tuple[int, ...] = (5, 10, 20, 40, 60, 80),
+        samples: int = 16,
+        repeats: int = 5,
+        tolerance: float = 0.0,
+    ) -> Front:
+        """Measure many solvers on one batch of held-out samples: feasible cost and KKT residual against time, evaluations of f
+        and memory, and the Pareto front of cost and time.
+
+        Args:
+            model: the task.
+            datamodule: its data.
+            ckpt_path: weights.
+            solvers: contenders by name, conf/front/NAME.yaml; the run file's own solver.test is one more, ``default``.
+            budgets: of the default, each a solve of its own.
+            samples: test samples in the batch.
+            repeats: rounds in which all solves are timed in turn; the medians count.
+            tolerance: as in compare, for the ratios of the times of the default and of the Nested families.
+
+        Raises:
+            ValueError: if there is nothing to measure, the tolerance is negative or the checkpoint cannot be used.
+            SolveError: if the default never reaches a finite, feasible cost.
+        """
+        if not solvers or not budgets:
+            raise ValueError("front needs at least one of --solvers (conf/front/) and one of --budgets")
+        if DEFAULT in solvers:
+            raise ValueError(f"front calls the run file's solver.test {DEFAULT}: give that one of --solvers another name")
+        if samples < 1 or repeats < 1:
+            raise ValueError(f"front needs --samples and --repeats of at least 1, got {samples} and {repeats}")
+        if tolerance < 0:
+            raise ValueError(f"front needs a --tolerance of at least 0, got {tolerance:g}")
+        self._load(model, datamodule, ckpt_path)
+        contenders = {DEFAULT: Contender("joint", model.injected.budget(model), budgets)} | solvers
+        (batch,) = groups(datamodule, samples, 1, model)
+        entries = measure(partial(bench_on, batch, model), model.net, contenders, repeats)
+        front = Front(entries, samples, repeats, tolerance)
+        write_front(front, Path(self.default_root_dir) / "front", model.outer_unit(batch))
+        return front
 
     def attack(
         self,
@@ -128,7 +175,7 @@ class JIIOTrainer(Trainer):
         if eps is not None:
             model.threat = replace(model.threat, eps=eps)
         names = [name.strip() for name in attack.split(",")]
-        robustness = measure(model, _first(datamodule, n, model), names)
+        robustness = measure(model, first(datamodule, n, model), names)
         write_robustness(robustness, Path(self.default_root_dir) / "attack", save_set)
         return robustness
 
@@ -186,41 +233,9 @@ class JIIOTrainer(Trainer):
             callback.setup(self, model, "test")
         model.to(self.strategy.root_device).eval()
 
-    def _batches(self, model: JIIOTask, datamodule: LightningDataModule, samples: int, count: int) -> list[Any]:
-        """The first ``count`` batches of ``samples`` test samples each."""
-        pieces: list[Any] = []
-        for batch in datamodule.test_dataloader():
-            size = len(batch.index)
-            starts = range(0, size - samples + 1, samples)
-            pieces += [type(batch)(*(part[start : start + samples] for part in batch)) for start in starts]
-            if len(pieces) >= count:
-                return [move_data_to_device(piece, model.device) for piece in pieces[:count]]
-        raise ValueError(
-            f"the test batches have {len(pieces)} groups of {samples} samples, {count} are wanted: "
-            f"set data.eval_batch_size to at least {samples}, or data.test_limit higher"
-        )
-
-
-def _first(datamodule: LightningDataModule, n: int | None, model: JIIOTask) -> list[Any]:
-    """The test batches that hold the first n samples, all of them for None."""
-    batches: list[Any] = []
-    for batch in datamodule.test_dataloader():
-        left = None if n is None else n - sum(len(given.index) for given in batches)
-        batches.append(move_data_to_device(type(batch)(*(part[:left] for part in batch)), model.device))
-        if left is not None and left <= len(batch.index):
-            return batches
-    if n is not None:
-        raise ValueError(f"the test split has {sum(len(given.index) for given in batches)} samples, --n wants {n}")
-    return batches
-
 
 def _paper_baseline(model: JIIOTask) -> Nested:
     return PGD().solver(model.threat) if isinstance(model, AdversarialTraining) else paper_baseline()
-
-
-def _bench(model: JIIOTask, batch: Any, repeats: int) -> Bench:
-    problem = model.problem(batch)
-    return Bench(problem, partial(model.start, batch), model.injected.resolve, partial(model.evaluate, batch, problem), repeats)
 
 
 def _warm_up(bench: Bench, solver: Joint, baseline: Nested, budget: int, size: float) -> None:

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
-from torch.profiler import ProfilerActivity, profile
 
+from jiio_lightning.bench.memory import peak_mib
 from jiio_lightning.core.joint import Joint
 from jiio_lightning.core.problem import InnerProblem
 from jiio_lightning.core.solvers.anderson import Anderson
@@ -113,15 +113,3 @@ def _seconds(work: Callable[[], Any], times: int) -> float:
     for _ in range(times):
         work()
     return (time.perf_counter() - began) / times
-
-
-def peak_mib(work: Callable[[], Any]) -> float:
-    """Peak of the memory that some work allocates on the CPU, in MiB, from the profiler's record of allocations."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
-        work()
-    used = peak = 0
-    for event in record.profiler.kineto_results.events():  # type: ignore[union-attr]
-        if event.name() == "[memory]":
-            used += event.nbytes()
-            peak = max(peak, used)
-    return peak / 2**20

@@ -1,12 +1,13 @@
 """Section 3 of the paper in plain torch: no Lightning, no data, no files."""
 
 from jiio_lightning.core.inner import InnerSolution, InnerSolver, SolveError
-from jiio_lightning.core.joint import Joint, StepSizes
+from jiio_lightning.core.joint import Joint
 from jiio_lightning.core.nested import Nested
 from jiio_lightning.core.outer import DualReuse, FixedInput, FullKKT
 from jiio_lightning.core.problem import InnerProblem
 from jiio_lightning.core.projections import Box, BoxedBall, L2Ball
 from jiio_lightning.core.state import Augmented
+from jiio_lightning.core.sweeps import StepSizes, Sweeps
 
 __all__ = [
     "Augmented",
@@ -23,4 +24,5 @@ __all__ = [
     "Nested",
     "SolveError",
     "StepSizes",
+    "Sweeps",
 ]

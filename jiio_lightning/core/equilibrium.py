@@ -28,6 +28,11 @@ class Linearisation:
             self.x = x.detach().clone().requires_grad_()
             self.image = f(self.z, self.x)
 
+    def pull(self, mu: Tensor) -> tuple[Tensor, Tensor]:
+        """``J_z^T mu`` ``(B, n)`` and ``J_x^T mu`` ``(B, d)`` in one backward pass."""
+        z, x = torch.autograd.grad(self.image, (self.z, self.x), mu, retain_graph=True, materialize_grads=True)
+        return z, x
+
     def pull_z(self, mu: Tensor) -> Tensor:
         """``J_z^T mu``, ``(B, n)``; zeros where f does not depend on z, as in an explicit network."""
         (pulled,) = torch.autograd.grad(self.image, self.z, mu, retain_graph=True, materialize_grads=True)

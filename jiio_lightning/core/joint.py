@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -16,19 +16,7 @@ from jiio_lightning.core.solvers.picard import Picard
 from jiio_lightning.core.solvers.selection import Last, Selection
 from jiio_lightning.core.state import Augmented
 from jiio_lightning.core.steps import SelfScaled, StepInput, StepRule
-
-
-@dataclass(frozen=True)
-class StepSizes:
-    """Damping of z and mu in Eq. 11; the step in x is a rule of its own (:mod:`jiio_lightning.core.steps`).
-
-    Args:
-        z: a_z (C.3: 0.8).
-        mu: a_mu (C.3: 0.6).
-    """
-
-    z: float = 0.8
-    mu: float = 0.6
+from jiio_lightning.core.sweeps import StepSizes, Sweeper, Sweeps
 
 
 def joint_update(problem: InnerProblem, v: Augmented, alpha: StepSizes, gradient: Augmented, x: Tensor) -> Augmented:
@@ -50,9 +38,10 @@ class Joint(InnerSolver):
         max_steps: joint steps.
         tol: residual at which a sample stops; 0 runs the whole budget without host synchronisation.
         selection: which iterate to return.
+        sweeps: how often a step visits z, mu and the loss for one visit to x; once each unless given.
 
     Raises:
-        ValueError: for a budget that cannot be run.
+        ValueError: for a budget that cannot be run, or a tol beside a loss gradient that is kept: a sample would stop on it.
     """
 
     def __init__(
@@ -63,14 +52,18 @@ class Joint(InnerSolver):
         max_steps: int = 40,
         tol: float = 0.0,
         selection: Selection | None = None,
+        sweeps: Sweeps = Sweeps(),
     ) -> None:
         check_budget(max_steps, tol)
+        if tol > 0 and sweeps.loss_every > 1:
+            raise ValueError("Joint with a tol needs sweeps.loss_every: 1, since a kept loss gradient makes a false residual")
         self.step = SelfScaled() if step is None else step
         self.step_sizes = step_sizes
         self.method = Picard() if method is None else method
         self.max_steps = max_steps
         self.tol = tol
         self.selection = Last() if selection is None else selection
+        self.sweeps = sweeps
 
     def __call__(self, problem: InnerProblem, v0: Augmented, observers: Sequence[Observer] = ()) -> InnerSolution:
         """Solve from v0; observers see packed iterates."""
@@ -96,20 +89,21 @@ class _JointMap:
         self.solver = solver
         self.problem = problem
         self.hidden = v0.hidden
+        self.look = Sweeper(solver.sweeps, solver.step_sizes, problem, solver.max_steps)
         self.rule_state = solver.step.init(v0.x)
         self.mu_residual = MuResidual()
         self.x_residual = XResidual()
         self.count = 0
 
     def __call__(self, packed: Tensor) -> Image:
-        v = Augmented.unpack(packed, self.hidden)
-        at = self.problem.evaluate(v)
+        given = Augmented.unpack(packed, self.hidden)
+        v, at = self.look(given, self.count)
         residual = self._residual(v, at)
         inputs = StepInput(v.x, at.gradient.x, at.loss, residual[:, 0], self.count, self.solver.max_steps)
         x, self.rule_state = self.solver.step.step(inputs, self.rule_state)
         self.count += 1
         image = joint_update(self.problem, v, self.solver.step_sizes, at.gradient, x)
-        return Image(image.pack(), residual, at.loss)
+        return Image(image.pack(), residual, at.loss, None if v is given else v.pack())
 
     def _residual(self, v: Augmented, at: Evaluation) -> Tensor:
         """Relative residuals of z, mu and x, ``(B, 3)``."""

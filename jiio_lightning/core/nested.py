@@ -10,7 +10,7 @@ from torch import Tensor
 
 from jiio_lightning.core.equilibrium import Linearisation, adjoint
 from jiio_lightning.core.inner import InnerSolution, InnerSolver, XResidual
-from jiio_lightning.core.problem import InnerProblem
+from jiio_lightning.core.problem import InnerProblem, loss_gradient
 from jiio_lightning.core.solvers.base import FixedPoint, Solution, check_budget, relative
 from jiio_lightning.core.solvers.observers import Observer, Snapshot
 from jiio_lightning.core.solvers.selection import LowestCost, Selection
@@ -76,10 +76,8 @@ class Nested(InnerSolver):
         """z and mu solved at start's x; the gradient in x ``(B, d)``, the cost ``(B,)`` and the three residuals ``(B, 3)``."""
         z = self.forward(lambda z: problem.f(z, start.x), start.z).value
         at = Linearisation(problem.f, z, start.x)
-        with torch.enable_grad():
-            cost = problem.loss(at.z, at.x)
-            dz, dx = torch.autograd.grad(cost.sum(), (at.z, at.x), materialize_grads=True)
-        solution = adjoint(at, dz, self.backward, mu0=start.mu)
-        dx = dx + at.pull_x(solution.value)
+        slope = loss_gradient(problem.loss, replace(start, z=z))
+        solution = adjoint(at, slope.gradient.z, self.backward, mu0=start.mu)
+        dx = slope.gradient.x + at.pull_x(solution.value)
         gaps = relative(at.image - z, at.image), solution.residual, measure(problem, start.x, dx)
-        return Augmented(z, solution.value, start.x), dx, cost.detach(), torch.stack(gaps, dim=1)
+        return Augmented(z, solution.value, start.x), dx, slope.loss, torch.stack(gaps, dim=1)

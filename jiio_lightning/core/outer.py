@@ -10,12 +10,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from jiio_lightning.core.equilibrium import Linearisation, adjoint
 from jiio_lightning.core.kkt import KKTLinearisation, kkt_adjoint
-from jiio_lightning.core.problem import InnerProblem
+from jiio_lightning.core.problem import InnerProblem, loss_gradient
 from jiio_lightning.core.solvers.base import FixedPoint
 from jiio_lightning.core.state import Augmented
 
@@ -68,7 +67,7 @@ class DualReuse(OuterGradient):
 
 def refine_dual(problem: InnerProblem, v: Augmented, solver: FixedPoint) -> tuple[Augmented, Tensor]:
     """v with mu polished by Eq. 9 at its own (z, x), starting from its mu; and the residual of that solve ``(B,)``."""
-    gradient = _loss_gradient(problem.loss, v)
+    gradient = loss_gradient(problem.loss, v).gradient
     solution = adjoint(Linearisation(problem.f, v.z, v.x), gradient.z, solver, mu0=v.mu)
     return replace(v, mu=solution.value), solution.residual
 
@@ -95,7 +94,7 @@ class FixedInput(OuterGradient):
         .. math:: \frac{d \ell^{outer}}{d x} = J_x^\top \nu + \partial_x \ell^{outer}
         """
         v = v.detach()
-        gradient = _loss_gradient(outer, v)
+        gradient = loss_gradient(outer, v).gradient
         at = Linearisation(problem.f, v.z, v.x)
         solution = adjoint(at, gradient.z, self.solver)
         value = replace(problem, loss=outer).lagrangian(replace(v, mu=solution.value))
@@ -135,7 +134,7 @@ class FullKKT(OuterGradient):
     def surrogate(self, problem: InnerProblem, outer: Loss, v: Augmented) -> Surrogate:
         v = v.detach()
         at = KKTLinearisation(self._proximal(problem, v.x), v)
-        gradient = _loss_gradient(outer, v)
+        gradient = loss_gradient(outer, v).gradient
         u, solution = kkt_adjoint(at, gradient, memory=self.memory, restarts=self.restarts, tol=self.tol)
         value = outer(v.z, v.x) + (u.pack() * at.image.pack()).sum(dim=1)
         return Surrogate(value, solution.residual)
@@ -147,12 +146,3 @@ class FullKKT(OuterGradient):
             return problem.loss(z, x) + 0.5 * self.ridge * (x - centre).square().sum(dim=1)
 
         return replace(problem, loss=loss)
-
-
-def _loss_gradient(loss: Loss, v: Augmented) -> Augmented:
-    """Gradient of a loss of (z, x) with respect to v; its mu-part is 0."""
-    with torch.enable_grad():
-        z, x = v.z.detach().clone().requires_grad_(), v.x.detach().clone().requires_grad_()
-        value = loss(z, x).sum()
-        dz, dx = torch.autograd.grad(value, (z, x), materialize_grads=True)
-    return Augmented(z=dz, mu=torch.zeros_like(v.mu), x=dx)

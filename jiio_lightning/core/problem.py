@@ -77,6 +77,15 @@ class InnerProblem:
         return self.evaluate(v).gradient
 
 
+def loss_gradient(loss: Callable[[Tensor, Tensor], Tensor], v: Augmented) -> Evaluation:
+    """A loss of (z, x) at v ``(B,)`` and its gradient with respect to v; the mu-part is 0."""
+    with torch.enable_grad():
+        z, x = _leaf(v.z), _leaf(v.x)
+        value = loss(z, x)
+        dz, dx = torch.autograd.grad(value.sum(), (z, x), materialize_grads=True)
+    return Evaluation(Augmented(z=dz, mu=torch.zeros_like(v.mu), x=dx), value.detach())
+
+
 def _leaf(block: Tensor) -> Tensor:
     """A leaf that autograd can differentiate; an inference tensor has to be copied for that."""
     block = block.clone() if block.is_inference() else block

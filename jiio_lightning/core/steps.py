@@ -49,6 +49,13 @@ class Cosine(Schedule):
         return 0.5 * (1 + math.cos(math.pi * step / max_steps))
 
 
+class Linear(Schedule):
+    """A straight line from 1 to 0 at the end of the budget."""
+
+    def __call__(self, step: int, max_steps: int) -> float:
+        return 1 - step / max_steps
+
+
 class Settled(Schedule):
     """Another schedule over all but the last steps, and 0 there: x rests while z and mu catch up with it.
 

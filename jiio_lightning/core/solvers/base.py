@@ -37,11 +37,13 @@ class Image:
         value: F(v), ``(B, N)``.
         residual: how far v is from its fixed point, one column for each block that has to converge ``(B, R)``.
         cost: what is minimised, at v ``(B,)``.
+        at: where residual and cost were taken ``(B, N)``, by a map that first takes v nearer to its fixed point; None is v.
     """
 
     value: Tensor
     residual: Tensor
     cost: Tensor
+    at: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ def solve(
         active = finite
         for step in range(max_steps):
             image = update(v)
-            now = Snapshot(step, v, image.residual, image.cost)
+            now = Snapshot(step, v if image.at is None else image.at, image.residual, image.cost)
             finite = finite & (now.is_finite() | ~active)
             active = active & finite & (now.residual.amax(dim=1) >= tol)
             best = selection.better(best, now)
