@@ -42,6 +42,19 @@ def test_the_injection_has_unit_variance_whatever_the_contrast():
         assert all(float(part.detach().std()) == pytest.approx(1, abs=0.05) for part in injection.split([512, 128], dim=1))
 
 
+def test_a_stem_has_the_widths_that_it_is_given():
+    """Its strides are in its first two convolutions; two convolutions of the finest map's width are what a net has always had."""
+    pyramid = Pyramid((8, 16), (4, 4))
+    for stem, widths in ((None, [1, 8, 8]), ((8,), [1, 8, 8]), ((12, 20), [1, 12, 20, 8])):
+        inject = ImageInjection(pyramid, (1, 16, 16), downscale=4, stem=stem)
+        convolutions = [layer for layer in inject.stem if isinstance(layer, torch.nn.Conv2d)]
+        assert [convolutions[0].in_channels, *(layer.out_channels for layer in convolutions)] == widths
+        assert [layer.stride[0] for layer in convolutions] == [2, 2, 1][: len(convolutions)]
+        assert inject(torch.rand(3, 256)).shape == (3, pyramid.numel)
+    with pytest.raises(ValueError, match="stem needs at least one number"):
+        ImageInjection(pyramid, (1, 16, 16), downscale=4, stem=())
+
+
 def test_a_sample_does_not_depend_on_its_batch_mates():
     net = small().double()
     z, image = torch.randn(3, net.hidden).double(), torch.rand(3, 64).double()

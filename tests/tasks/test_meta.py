@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,6 +19,7 @@ from jiio_lightning.data.batches import EpisodeBatch
 from jiio_lightning.models import ConditionalClassifier, FiLMClassifier
 from jiio_lightning.tasks import MetaLearning
 from jiio_lightning.tasks.base import Followed
+from tests.conftest import REPO
 from tests.core.problems import directional, equilibrium_of, polish
 
 FIXED = FixedInput(FixedPoint(Picard(), 300))
@@ -247,3 +250,13 @@ def test_episodes_that_do_not_fit():
         learner().problem(episodes(ways=5, side=8))
     with pytest.raises(ValueError, match="cannot be negative"):
         learner(penalty=-1.0)
+
+
+@pytest.mark.slow
+def test_training_leaves_chance(jiio):
+    """40 steps of the committed run file on real digits: it names query images of the training digits, where chance is a fifth."""
+    steps = ("--trainer.max_steps", "40", "--trainer.val_check_interval", "40", "--trainer.limit_val_batches", "0")
+    assert jiio("fit", "--config", REPO / "tasks/digits_meta.yaml", *steps) == 0
+    with next(Path().rglob("metrics.csv")).open() as file:
+        accuracy = [float(row["train/accuracy"]) for row in csv.DictReader(file) if row.get("train/accuracy")]
+    assert len(accuracy) == 4 and accuracy[-1] > 0.7, accuracy
