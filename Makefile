@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 RUN := runs/digits
 BUDGET ?= cpu
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow bench lint clean
 
 $(STAMP): setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -30,6 +30,11 @@ test-slow: $(STAMP)
 # The paper's tables and figures: reproduce-table1, reproduce-fig3, reproduce-all ...; BUDGET=smoke|cpu|gpu|paper.
 reproduce-%: $(STAMP)
 	$(BIN)/jiio reproduce $* --budget $(BUDGET)
+
+# What the machinery costs, and the frontier of solvers on the nets of the tables: results/frontier.md.
+bench: $(STAMP)
+	$(BIN)/jiio bench overhead
+	$(BIN)/jiio bench front --budget $(BUDGET)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

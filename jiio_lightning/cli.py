@@ -58,7 +58,7 @@ class Parser(LightningArgumentParser):
 
 
 class JIIOCLI(LightningCLI):
-    """LightningCLI with the two injected callbacks as top-level keys and the commands ``compare``, ``attack`` and ``sample``."""
+    """LightningCLI with the two injected callbacks as top-level keys and the trainer's own commands."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(AugmentedDEQSolver, "solver")
@@ -72,8 +72,8 @@ class JIIOCLI(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """Lightning's commands, ``compare``, ``attack`` and ``sample``."""
-        return LightningCLI.subcommands() | {name: {"model", "datamodule"} for name in ("compare", "attack", "sample")}
+        """Lightning's commands, and the trainer's own."""
+        return LightningCLI.subcommands() | {name: {"model", "datamodule"} for name in ("compare", "front", "attack", "sample")}
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse, and look at the checkpoint before any work begins."""

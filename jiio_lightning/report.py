@@ -36,7 +36,7 @@ def write_report(comparison: Comparison, folder: Path, pixels: float, reference:
     """
     folder.mkdir(parents=True, exist_ok=True)
     record = comparison.record() | {"pixels": pixels, "reference": reference, "provenance": provenance()}
-    (folder / "comparison.json").write_text(json.dumps(_plain(record), indent=1, allow_nan=False))
+    write_json(folder / "comparison.json", record)
     _plot_cost(comparison, folder / "cost_over_time.png", pixels, reference)
     _plot_residuals(comparison, folder / "residuals.png")
     Console().print(table(comparison, pixels, reference))
@@ -45,9 +45,7 @@ def write_report(comparison: Comparison, folder: Path, pixels: float, reference:
 
 def table(comparison: Comparison, pixels: float, reference: float | None) -> Table:
     """Feasible cost and time of each joint budget, the time that the nested baseline needs for the same cost, and the ratio."""
-    shown = Table(
-        title=f"Joint against Nested, {comparison.samples * comparison.batches} held-out samples, {_cost_label(pixels)}"
-    )
+    shown = Table(title=f"Joint against Nested, {comparison.samples * comparison.batches} held-out samples, {cost_label(pixels)}")
     names = [name for name in SHOWN if name in comparison.gap]
     for column in ("method", "steps", "cost", "seconds", "nested s to that cost", "ratio", *names):
         shown.add_column(column, justify="left" if column == "method" else "right")
@@ -82,8 +80,14 @@ def _there(comparison: Comparison, name: str) -> str:
     )
 
 
-def _cost_label(pixels: float) -> str:
+def cost_label(pixels: float) -> str:
+    """Of an axis or a column."""
     return "feasible cost" if pixels == 1 else "feasible cost per pixel"
+
+
+def write_json(path: Path, record: dict[str, Any]) -> None:
+    """Write a record; a number that JSON does not have is null."""
+    path.write_text(json.dumps(_plain(record), indent=1, allow_nan=False))
 
 
 def _plain(value: Any) -> Any:
@@ -104,19 +108,25 @@ def _plot_cost(comparison: Comparison, path: Path, pixels: float, reference: flo
         axes.plot(seconds, cost, label=f"{curve.method} {curve.setting}" + (", first at the target" if tuned else ""), **style)
     if reference is not None:
         axes.axhline(reference, color="gray", linestyle=":", label="PCA, same latent")
-    axes.set(xscale="log", xlabel="wall-clock seconds", ylabel=_cost_label(pixels))
-    axes.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))  # labels of all nine would overlap
-    logarithmic = [axes.xaxis]
-    if comparison.positive:
-        axes.set(yscale="log")
-        axes.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
-        logarithmic.append(axes.yaxis)
-    for axis in logarithmic:
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.set(xlabel="wall-clock seconds", ylabel=cost_label(pixels))
+    logarithmic(axes, comparison.positive)
     _mark_ratio(comparison, axes, pixels)
     axes.set_title(f"z solved again at each x, {comparison.samples * comparison.batches} held-out samples")
-    _save(figure, axes, path)
+    save(figure, axes, path)
+
+
+def logarithmic(axes: plt.Axes, positive: bool) -> None:
+    """A logarithmic axis of time, and of cost where all are positive, with plain numbers at its ticks."""
+    axes.set(xscale="log")
+    axes.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))  # labels of all nine would overlap
+    scaled = [axes.xaxis]
+    if positive:
+        axes.set(yscale="log")
+        axes.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
+        scaled.append(axes.yaxis)
+    for axis in scaled:
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def _mark_ratio(comparison: Comparison, axes: plt.Axes, pixels: float) -> None:
@@ -134,10 +144,11 @@ def _plot_residuals(comparison: Comparison, path: Path) -> None:
         shown = [value if value > 0 else math.nan for value in values]  # x has no gradient while mu = 0
         axes.plot(range(1, len(values) + 1), shown, label=RESIDUAL_LABELS.get(name, name))
     axes.set(yscale="log", xlabel="joint step", ylabel="relative residual, median of the batch")
-    _save(figure, axes, path)
+    save(figure, axes, path)
 
 
-def _save(figure: plt.Figure, axes: plt.Axes, path: Path) -> None:
+def save(figure: plt.Figure, axes: plt.Axes, path: Path) -> None:
+    """Write a picture with its legend below it."""
     axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)  # below: it hides no curve
     axes.grid(alpha=0.3)
     figure.tight_layout()

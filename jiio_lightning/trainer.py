@@ -13,7 +13,7 @@ from pytorch_lightning.utilities import rank_zero_info
 from tqdm import tqdm
 
 from jiio_lightning.attacks.pgd import PGD
-from jiio_lightning.bench.front import DEFAULT, Contender, Front, measure
+from jiio_lightning.bench.front import DEFAULT, Contender, Front, race
 from jiio_lightning.bench.front_report import write_front
 from jiio_lightning.checkpoint import read_checkpoint
 from jiio_lightning.comparison import Bench, Comparison, Curve, mean_curve, paper_baseline, with_budget
@@ -137,7 +137,7 @@ class JIIOTrainer(Trainer):
         self._load(model, datamodule, ckpt_path)
         contenders = {DEFAULT: Contender("joint", model.injected.budget(model), budgets)} | solvers
         (batch,) = groups(datamodule, samples, 1, model)
-        entries = measure(partial(bench_on, batch, model), model.net, contenders, repeats)
+        entries = race(partial(bench_on, batch, model), model.net, contenders, repeats)
         front = Front(entries, samples, repeats, tolerance)
         write_front(front, Path(self.default_root_dir) / "front", model.outer_unit(batch))
         return front

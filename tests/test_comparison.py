@@ -121,7 +121,7 @@ def test_the_outcome_against_each_step_size_alone():
 @pytest.mark.parametrize("made, scale, label", [(attacks(), "linear", "feasible cost"), (None, "log", "feasible cost per pixel")])
 def test_costs_below_zero_are_drawn_on_a_linear_axis(tmp_path, monkeypatch, made, scale, label):
     drawn = {}
-    monkeypatch.setattr(report, "_save", lambda figure, axes, path: drawn.update({path.name: axes}))
+    monkeypatch.setattr(report, "save", lambda figure, axes, path: drawn.update({path.name: axes}))
     write_report(made or comparison(SLOW_BUT_LOW), tmp_path, pixels=1 if made else 2, reference=None)
     axes = drawn["cost_over_time.png"]
     assert (axes.get_xscale(), axes.get_yscale(), axes.get_ylabel()) == ("log", scale, label)

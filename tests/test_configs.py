@@ -28,7 +28,7 @@ def fragments(folder: str) -> list:
 
 def test_every_folder_of_fragments_has_its_test():
     found = {path.parent.name for path in (REPO / "conf").rglob("*.yaml")}
-    assert found == {"baseline", "compare", "data", "evaluation", "logger", "model", "solver", "trainer"}
+    assert found == {"baseline", "compare", "data", "evaluation", "front", "logger", "model", "solver", "trainer"}
 
 
 @pytest.mark.parametrize("path", RUN_FILES, ids=lambda path: path.stem)
@@ -110,6 +110,20 @@ def test_variants_of_a_comparison(jiio, capsys, path):
     assert jiio(*words, "--print_config") == 0
     variants = yaml.safe_load(capsys.readouterr().out)["variants"]
     assert len(variants) == 4 and all(variant["class_path"].endswith("Joint") for variant in variants.values())
+
+
+@pytest.mark.parametrize("path", fragments("front"))
+def test_contenders_of_a_front(jiio, capsys, path):
+    words = ("front", "--config", "tiny.yaml", "--ckpt_path", "last", "--solvers", path)
+    assert jiio(*words, "--print_config") == 0
+    contenders, said = yaml.safe_load(capsys.readouterr().out)["solvers"], yaml.safe_load(path.read_text())
+    assert {"paper", "nested", "joint"} == {contender["family"] for contender in contenders.values()}
+    for name, contender in contenders.items():
+        settings = contender["solver"]["init_args"]
+        assert contender["budgets"] == said[name]["budgets"] and "max_steps" not in said[name]["solver"]["init_args"]
+        if contender["family"] == "paper":
+            solves = (settings[name]["init_args"]["max_steps"] for name in ("forward", "backward"))
+            assert (*solves, settings["warm"]) == (18, 20, False), "Table 9"
 
 
 @pytest.mark.parametrize("path", fragments("data"))

@@ -25,7 +25,6 @@ from jiio_lightning.comparison import Bench, Comparison, Curve, Point, describe,
 from jiio_lightning.core.inner import RESIDUALS, InnerSolution, InnerSolver, SolveError
 from jiio_lightning.core.kkt import kkt_residual
 from jiio_lightning.core.nested import Nested
-from jiio_lightning.core.state import Augmented
 
 Family = Literal["paper", "nested", "joint"]
 DEFAULT = "default"
@@ -238,7 +237,7 @@ def counted(net: nn.Module) -> Iterator[Passes]:
         del net.f
 
 
-def measure(make: Callable[[], Bench], net: nn.Module, contenders: Mapping[str, Contender], repeats: int) -> list[Entry]:
+def race(make: Callable[[], Bench], net: nn.Module, contenders: Mapping[str, Contender], repeats: int) -> list[Entry]:
     """Measure all contenders: each solve once to judge and count it, which warms up too; then ``repeats`` rounds of them all.
 
     Args:
@@ -251,7 +250,10 @@ def measure(make: Callable[[], Bench], net: nn.Module, contenders: Mapping[str, 
     with parametrize.cached():
         with counted(net) as passes:
             bench = make()
-            judged = {pair: _judged(bench, passes, contenders[pair[0]], pair[1]) for pair in tqdm(pairs, desc="judge", unit="solve")}
+            judged = {
+                (name, budget): _judged(bench, passes, contenders[name], budget)
+                for name, budget in tqdm(pairs, desc="judge", unit="solve")
+            }
         bench = make()
         seconds: dict[tuple[str, int], list[float]] = {pair: [] for pair in pairs}
         for name, budget in tqdm(pairs * repeats, desc="time", unit="solve"):
@@ -284,11 +286,15 @@ def _judged(bench: Bench, passes: Passes, contender: Contender, budget: int) -> 
     _, solution = _solve(bench, contender, budget)
     counts = dict(vars(passes))
     kkt = kkt_residual(bench.problem, solution.v)
-    return _feasible(bench, solution) | counts | {
-        "finite": float(solution.finite.float().mean()),
-        "residuals": dict(zip(RESIDUALS, solution.residuals.median(dim=0).values.tolist(), strict=True)),
-        "kkt": {name: float(getattr(kkt, name).median()) for name in RESIDUALS},
-    }
+    return (
+        _feasible(bench, solution)
+        | counts
+        | {
+            "finite": float(solution.finite.float().mean()),
+            "residuals": dict(zip(RESIDUALS, solution.residuals.median(dim=0).values.tolist(), strict=True)),
+            "kkt": {name: float(getattr(kkt, name).median()) for name in RESIDUALS},
+        }
+    )
 
 
 def _feasible(bench: Bench, solution: InnerSolution) -> dict[str, Any]:

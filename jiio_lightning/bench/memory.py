@@ -25,7 +25,7 @@ def _peak_cpu(work: Callable[[], Any]) -> int:
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
         work()
     used = peak = 0
-    for event in record.profiler.kineto_results.events():  # type: ignore[union-attr]
+    for event in record.profiler.kineto_results.events():
         if event.name() == "[memory]":
             used += event.nbytes()
             peak = max(peak, used)

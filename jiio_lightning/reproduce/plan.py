@@ -48,11 +48,11 @@ class Run:
         weights: the fit whose last checkpoint it evaluates.
         files: of other runs that it reads.
         curve: validation figure of a fit that says whether it still improves; lower is better.
-        timed: whether it measures times, and so runs alone; a comparison always does.
+        timed: whether it measures times, and so runs alone; a comparison always does, and a front.
     """
 
     name: str
-    command: Literal["fit", "test", "compare", "sample", "attack"]
+    command: Literal["fit", "test", "compare", "front", "sample", "attack"]
     config: str
     overrides: tuple[str, ...] = ()
     weights: Run | Choice | None = None
@@ -63,7 +63,7 @@ class Run:
     @property
     def alone(self) -> bool:
         """Whether nothing else may run beside it."""
-        return self.timed or self.command == "compare"
+        return self.timed or self.command in ("compare", "front")
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from jiio_lightning.reproduce.plan import Choice, Run, trials
 
 PACKAGE = Path(jiio_lightning.__file__).parent
 UNRELATED = ("reproduce", "bench", "report.py", "dashboard.py")
-"""Parts of the package that no run's figure depends on."""
+"""Parts of the package that no run's figure depends on; but ``jiio front`` lives in bench."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,7 @@ def key(run: Run, root: Path) -> str:
     """
     overrides = [_override(text, root) for text in run.overrides]
     parts: list[object] = [run.command, _config(root / run.config), overrides, code_version()]
+    parts += [bench_version()] if run.command == "front" else []
     parts += [key(trial, root) for trial in trials(run.weights)]
     parts += [run.weights.metric if isinstance(run.weights, Choice) else ""]
     parts += [(file.place, file.pattern, key(file.run, root)) for file in run.files]
@@ -98,11 +99,20 @@ def key(run: Run, root: Path) -> str:
 @cache
 def code_version() -> str:
     """Hash of the sources that compute figures."""
+    inside = (path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
+    return _hash(sorted(path for path in inside if path.parts[0] not in UNRELATED))
+
+
+@cache
+def bench_version() -> str:
+    """Hash of the sources that measure solvers."""
+    return _hash(sorted(path.relative_to(PACKAGE) for path in (PACKAGE / "bench").rglob("*.py")))
+
+
+def _hash(sources: list[Path]) -> str:
     digest = hashlib.sha256()
-    for path in sorted(PACKAGE.rglob("*.py")):
-        inside = path.relative_to(PACKAGE)
-        if inside.parts[0] not in UNRELATED:
-            digest.update(str(inside).encode() + path.read_bytes())
+    for path in sources:
+        digest.update(str(path).encode() + (PACKAGE / path).read_bytes())
     return digest.hexdigest()[:16]
 
 

@@ -31,6 +31,13 @@ def test_the_key_follows_everything_that_decides_a_figure(runner, monkeypatch):
     assert key(FIT, root) != changed
 
 
+def test_the_bench_decides_the_figures_of_a_front_alone(runner, monkeypatch):
+    front = Run("front", "front", "tasks/a.yaml", weights=FIT)
+    before = key(FIT, runner.project), key(front, runner.project)
+    monkeypatch.setattr(module, "bench_version", lambda: "other code")
+    assert key(FIT, runner.project) == before[0] and key(front, runner.project) != before[1]
+
+
 def test_a_missing_run_file_says_where_to_be(runner):
     with pytest.raises(FileNotFoundError, match="project's root"):
         key(Run("fit", "fit", "tasks/none.yaml"), runner.project)

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from jiio_lightning.bench.front import DEFAULT, RIVALS, Entry, Front
 from jiio_lightning.comparison import Comparison, Curve, Point
 from jiio_lightning.reproduce.job import json_figures
 from jiio_lightning.reproduce.plan import Budget, Run
 from jiio_lightning.reproduce.record import is_fragment, key
 from jiio_lightning.reproduce.tables import TABLES
+from tests.bench.test_front import measured
 
 ROOT = Path(__file__).parents[2]
 EVERY = [pytest.param(name, budget, id=f"{name}-{budget}") for name in TABLES for budget in Budget]
@@ -73,13 +75,28 @@ def test_table_7_times_the_net_of_table_6(budget, tmp_path):
 def test_table_6_tests_each_net_as_it_was_trained(budget):
     """A checkpoint holds no settings: what is said of the model in a fit is said again in its test."""
     tests = [run for run in TABLES["table6"](budget).runs() if run.command == "test"]
-    assert len(tests) == (7 if budget is Budget.PAPER else 8)  # at the paper's length nothing is short
+    assert len(tests) == 7
 
     def model(run: Run) -> list[tuple[str, str]]:
         return [pair for pair in pairwise(run.overrides) if pair[0].startswith(("--model", "--solver"))]
 
     for test in tests:
         assert test.config == test.weights.config and model(test) == model(test.weights)
+
+
+@pytest.mark.parametrize("budget", Budget)
+def test_the_frontier_is_of_the_nets_of_other_tables(budget, tmp_path):
+    """And its cells are in the record of a front."""
+    table = TABLES["frontier"](budget)
+    others = {run for name in ("table3", "table5", "table6") for run in TABLES[name](budget).runs()}
+    fronts = [run for run in table.runs() if run.command == "front"]
+    assert {run for run in table.runs() if run.command == "fit"} <= others
+    assert [run.name for run in fronts] == [f"frontier/{row}" for row in ("generator", "inpainting", "attack", "meta")]
+    assert all(run.alone for run in fronts) and fronts[0].weights == fronts[1].weights
+    point = measured(1.0, 1.0)
+    entries = [Entry(name, name if name in RIVALS else "joint", "", [point], 1.0) for name in (DEFAULT, *RIVALS)]
+    (tmp_path / "front.json").write_text(json.dumps(Front(entries, samples=1, repeats=1).record()))
+    assert {cell.metric for cell in table.cells} <= set(json_figures(tmp_path, "front"))
 
 
 @pytest.mark.parametrize("budget, there", zip(Budget, (True, False, False, True), strict=True))

@@ -254,7 +254,7 @@ def test_episodes_that_do_not_fit():
 
 @pytest.mark.slow
 def test_training_leaves_chance(jiio):
-    """40 steps of the committed run file on real digits: it names query images of the training digits, where chance is a fifth."""
+    """40 steps of the committed run file on real digits: query images of the training digits; chance is a fifth."""
     steps = ("--trainer.max_steps", "40", "--trainer.val_check_interval", "40", "--trainer.limit_val_batches", "0")
     assert jiio("fit", "--config", REPO / "tasks/digits_meta.yaml", *steps) == 0
     with next(Path().rglob("metrics.csv")).open() as file:

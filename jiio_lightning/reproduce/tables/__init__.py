@@ -5,6 +5,7 @@ from collections.abc import Callable
 from jiio_lightning.reproduce.plan import Budget, Table
 from jiio_lightning.reproduce.tables.adversarial import table5, table8
 from jiio_lightning.reproduce.tables.attack_speed import table2
+from jiio_lightning.reproduce.tables.frontier import frontier
 from jiio_lightning.reproduce.tables.generation import fig2, fig6, table1
 from jiio_lightning.reproduce.tables.inverse import figs7to12, table4
 from jiio_lightning.reproduce.tables.meta import table6, table7
@@ -24,4 +25,5 @@ TABLES: dict[str, Callable[[Budget], Table]] = {
     "fig4": fig4,
     "fig6": fig6,
     "figs7to12": figs7to12,
+    "frontier": frontier,
 }

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from jiio_lightning.reproduce.plan import Budget, Cell, Picture, Run, Table
-from jiio_lightning.reproduce.tables.adversarial import CAVEATS, SETTINGS, UNVALIDATED, classifier
+from jiio_lightning.reproduce.tables.adversarial import CAVEATS, SETTINGS, UNVALIDATED, Attacked, classifier
+from jiio_lightning.reproduce.tables.fits import Overrides
 
 RELEASED = 0.2
 """Length of PGD's step over eps in the released code."""
@@ -88,15 +89,19 @@ def _compare(budget: Budget, timed: Timed, data: str, regime: str, baseline: str
     if found is None:
         return None
     overrides = (
-        *("--solver", "conf/solver/adversarial_joint_fast.yaml", "--model.eps", "1", "--model.warm.max_steps", "6"),
-        *found.overrides,
-        *UNVALIDATED,
+        *attacking(found),
         *("--baseline", f"conf/baseline/{baseline}.yaml", "--baseline.max_steps", str(timed.pgd_steps)),
         *("--sizes", _listed(timed.sizes), "--budgets", _listed(timed.budgets), "--tolerance", str(TOLERANCE)),
         *("--samples", str(timed.samples), "--batches", str(timed.batches)),
     )
     name = f"table2/{data.lower()}_{regime.lower()}{'_warm' if baseline == WARM else ''}"
     return Run(name, "compare", found.config, overrides, classifier(found, data, 1.0, regime))
+
+
+def attacking(found: Attacked) -> Overrides:
+    """Overrides of a command that times attacks at eps = 1 by JIIO's fast one."""
+    fast = ("--solver", "conf/solver/adversarial_joint_fast.yaml", "--model.eps", "1", "--model.warm.max_steps", "6")
+    return (*fast, *found.overrides, *UNVALIDATED)
 
 
 def _listed(values: tuple[float, ...]) -> str:

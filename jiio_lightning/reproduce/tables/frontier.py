@@ -1,0 +1,129 @@
+"""The frontier: what every solver setting reaches in which time, on the nets of the other tables. The paper has no such table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from jiio_lightning.reproduce.plan import Budget, Cell, Choice, Picture, Run, Table
+from jiio_lightning.reproduce.tables import adversarial, attack_speed, fits, inverse, meta
+
+RIVALS = {"paper": "paper's Nested", "nested": "strongest Nested"}
+"""How the families of a record are called in a column."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How solvers are measured under a budget.
+
+    Args:
+        samples: in the batch of each problem.
+        budgets: steps of the default solver.
+        fragments: names of the contenders' files in ``conf/front``, by problem; a problem without one has its own.
+        more: further overrides of all commands.
+    """
+
+    samples: dict[str, int]
+    budgets: dict[str, tuple[int, ...]]
+    fragments: dict[str, str]
+    more: fits.Overrides = ()
+
+
+_LATENTS = (5, 10, 20, 40, 60, 80)
+_FULL = Measured(
+    samples={"generator": 16, "inpainting": 16, "attack": 125, "meta": 16},
+    budgets={"generator": _LATENTS, "inpainting": _LATENTS, "attack": (8, 12, 16, 20, 24, 32, 40), "meta": (5, 10, 16, 24, 40)},
+    fragments={name: name for name in ("generator", "inpainting", "attack", "meta")},
+)
+MEASURED = {
+    Budget.SMOKE: Measured(
+        samples={"generator": 8, "inpainting": 8, "attack": 8, "meta": 2},
+        budgets=dict.fromkeys(_FULL.budgets, (2, 12)),
+        fragments=dict.fromkeys(_FULL.fragments, "digits"),
+        more=("--repeats", "1"),
+    ),
+    Budget.CPU: _FULL,
+    Budget.GPU: _FULL,
+    Budget.PAPER: _FULL,
+}
+
+
+def frontier(budget: Budget) -> Table:
+    """Time, cost, memory and violation of the default solver beside the paper's Nested and the strongest one, by problem."""
+    runs = {
+        "generator": _generator(budget),
+        "inpainting": _inpainting(budget),
+        "attack": _attack(budget),
+        "meta": _meta(budget),
+    }
+    return Table(
+        name="frontier",
+        title="The frontier: feasible cost against time of every solver setting",
+        setting=(
+            "Default: the joint solver of the run files. The paper's Nested: cold solves of 18 and 20 steps for each step in x, "
+            "the fastest of its step sizes; the strongest Nested: the fastest of those with warm, shorter solves (conf/front). "
+            "Each default and its rival are timed to the lowest feasible cost that both reach, a median of interleaved rounds, "
+            "for a whole batch; the violation is the relative residual of the z that the default returns there. "
+            f"Generator and inpainting: {fits.setting(budget).text} Attack: {_attacked(budget).text} "
+            f"Meta-learning: {meta.SETTINGS[budget].text}"
+        ),
+        caveat=f"{fits.CAVEATS[budget]} The paper compares with cold Nested solves only.",
+        cells=tuple(cell for problem, run in runs.items() for cell in _cells(problem, run)),
+        pictures=tuple(Picture(run, "**/front.png", f"{problem}: feasible cost against time") for problem, run in runs.items()),
+    )
+
+
+def _generator(budget: Budget) -> Run:
+    chosen = fits.setting(budget)
+    return _front(budget, "generator", chosen.nets["jiio"].config, chosen.common, fits.training(budget, "jiio"))
+
+
+def _inpainting(budget: Budget) -> Run:
+    """The same weights, as in Table 4."""
+    chosen = fits.setting(budget)
+    problem = (*chosen.decoders.get("jiio", ()), *inverse.OPERATORS["inpainting"], "--solver", inverse.JOINT)
+    overrides = (*problem, "--data.test_limit", str(chosen.inverse_images), *chosen.common)
+    return _front(budget, "inpainting", chosen.unsupervised, overrides, fits.training(budget, "jiio"))
+
+
+def _attack(budget: Budget) -> Run:
+    """As in Table 2, of the classifier that JIIO has trained."""
+    found = _attacked(budget)
+    words = ("--tolerance", str(attack_speed.TOLERANCE))
+    weights = adversarial.classifier(found, "MNIST", 1.0, "JIIO")
+    return _front(budget, "attack", found.config, (*attack_speed.attacking(found), *words), weights)
+
+
+def _attacked(budget: Budget) -> adversarial.Attacked:
+    return adversarial.SETTINGS["MNIST", budget]
+
+
+def _meta(budget: Budget) -> Run:
+    """As in Table 7."""
+    chosen = meta.SETTINGS[budget]
+    overrides = (*chosen.learners[meta.JIIO[meta.FIXED]], *chosen.machine, "--tolerance", str(meta.TOLERANCE))
+    return _front(budget, "meta", chosen.config, overrides, meta.learner(chosen, meta.FIXED))
+
+
+def _front(budget: Budget, problem: str, config: str, overrides: fits.Overrides, weights: Run | Choice) -> Run:
+    found = MEASURED[budget]
+    words = (
+        *("--solvers", f"conf/front/{found.fragments[problem]}.yaml", "--budgets", json.dumps(found.budgets[problem])),
+        *("--samples", str(found.samples[problem]), *found.more),
+    )
+    return Run(f"frontier/{problem}", "front", config, (*overrides, *words), weights)
+
+
+def _cells(problem: str, run: Run) -> Iterator[Cell]:
+    """The default and each rival where they are first at their target; then memory and the violation there."""
+    for family, rival in RIVALS.items():
+        at = f"front/against/{family}"
+        for method, name in (("joint", "default"), ("nested", rival)):
+            column = f"{name}, against the {rival}" if method == "joint" else name
+            reached = f"{at}/reached/{method}"
+            yield Cell(problem, f"{column}, ms", (run,), f"{reached}/seconds", scale=1000, digits=0, trained=False)
+            yield Cell(problem, f"{column}, cost", (run,), f"{reached}/cost", digits=4, trained=False)
+        yield Cell(problem, f"times faster than the {rival}", (run,), f"{at}/speedup", digits=1, trained=False)
+    yield Cell(problem, "memory over the paper's Nested", (run,), "front/memory", digits=2, trained=False)
+    yield Cell(problem, "violation, %", (run,), "front/against/paper/violation", scale=100, digits=3, trained=False)
