@@ -264,8 +264,10 @@ class Bench:
         return Curve("nested", f"{type(solver.step).__name__}({size:g})", describe(solver), points)
 
     def residuals(self, solver: Joint) -> dict[str, list[float]]:
-        """Median relative residuals of z, mu and x at each step."""
+        """Median relative residuals of z, mu and x at each step; a kept loss gradient is looked at in each."""
         trace = Trace()
+        solver = copy.copy(solver)
+        solver.sweeps = replace(solver.sweeps, loss_every=1)
         with parametrize.cached():
             solver(self.problem, self.start(), [trace])
         medians = torch.stack([now.residual.median(dim=0).values for now in trace.snapshots])

@@ -106,6 +106,7 @@ class JIIOTrainer(Trainer):
         solvers: dict[str, Contender],
         budgets: tuple[int, ...] = (5, 10, 20, 40, 60, 80),
         samples: int = 16,
+        skip: int = 0,
         repeats: int = 5,
         tolerance: float = 0.0,
     ) -> Front:
@@ -119,6 +120,7 @@ class JIIOTrainer(Trainer):
             solvers: contenders by name, conf/front/NAME.yaml; the run file's own solver.test is one more, ``default``.
             budgets: of the default, each a solve of its own.
             samples: test samples in the batch.
+            skip: batches of so many samples that are left out before it, such as those that solvers were chosen on.
             repeats: rounds in which all solves are timed in turn; the medians count.
             tolerance: as in compare, for the ratios of the times of the default and of the Nested families.
 
@@ -130,13 +132,13 @@ class JIIOTrainer(Trainer):
             raise ValueError("front needs at least one of --solvers (conf/front/) and one of --budgets")
         if DEFAULT in solvers:
             raise ValueError(f"front calls the run file's solver.test {DEFAULT}: give that one of --solvers another name")
-        if samples < 1 or repeats < 1:
-            raise ValueError(f"front needs --samples and --repeats of at least 1, got {samples} and {repeats}")
+        if min(samples, repeats) < 1 or skip < 0:
+            raise ValueError(f"front needs --samples, --repeats >= 1 and --skip >= 0, got {samples}, {repeats} and {skip}")
         if tolerance < 0:
             raise ValueError(f"front needs a --tolerance of at least 0, got {tolerance:g}")
         self._load(model, datamodule, ckpt_path)
         contenders = {DEFAULT: Contender("joint", model.injected.budget(model), budgets)} | solvers
-        (batch,) = groups(datamodule, samples, 1, model)
+        batch = groups(datamodule, samples, skip + 1, model)[-1]
         entries = race(partial(bench_on, batch, model), model.net, contenders, repeats)
         front = Front(entries, samples, repeats, tolerance)
         write_front(front, Path(self.default_root_dir) / "front", model.outer_unit(batch))

@@ -124,6 +124,8 @@ def test_contenders_of_a_front(jiio, capsys, path):
         if contender["family"] == "paper":
             solves = (settings[name]["init_args"]["max_steps"] for name in ("forward", "backward"))
             assert (*solves, settings["warm"]) == (18, 20, False), "Table 9"
+        elif contender["family"] == "nested":
+            assert settings["warm"], "a cold one is the paper's"
 
 
 @pytest.mark.parametrize("path", fragments("data"))

@@ -29,8 +29,8 @@ from jiio_lightning.core.nested import Nested
 Family = Literal["paper", "nested", "joint"]
 DEFAULT = "default"
 """The run file's own ``solver.test`` among the contenders."""
-RIVALS: tuple[Family, ...] = ("paper", "nested")
-"""The families that the default is compared with."""
+RIVALS: dict[Family, str] = {"paper": "the paper's Nested", "nested": "the strongest Nested"}
+"""The families that the default is compared with, and how they are called."""
 LONG_ENOUGH = 12
 """Steps after which a solve has shown its peak of memory, as nearly as the budgets allow: its histories are allocated."""
 FEASIBLE = 1e-2
@@ -45,7 +45,8 @@ class Contender:
         family: ``paper``, the paper's Nested, which starts at z = mu = 0; ``nested``, a stronger Nested; ``joint``, anything
             else. The last two start where the task starts, and are charged for it.
         solver: with all of its settings but the budget.
-        budgets: steps in x, each a solve of its own.
+        budgets: steps in x, each a solve of its own. The x that is returned is the last one that was looked at: it has moved
+            once less.
 
     Raises:
         ValueError: for budgets that cannot be run, or a Nested family whose solver is another.
@@ -82,7 +83,7 @@ class Measured(Point):
         backwards: passes back through f.
         finite: share of samples that never met a value that is not finite.
         residuals: relative residuals of z (the violation of the constraint), mu and x at the returned iterate, medians.
-        kkt: norms of the rows of Eq. 14 there, in their units, medians.
+        kkt: norm of all rows of Eq. 14 there, the median.
     """
 
     seconds_low: float
@@ -91,7 +92,7 @@ class Measured(Point):
     backwards: int
     finite: float
     residuals: dict[str, float]
-    kkt: dict[str, float]
+    kkt: float
 
     @property
     def sound(self) -> bool:
@@ -287,14 +288,14 @@ def _judged(bench: Bench, passes: Passes, contender: Contender, budget: int) -> 
     passes.evaluations = passes.backwards = 0
     _, solution = _solve(bench, contender, budget)
     counts = dict(vars(passes))
-    kkt = kkt_residual(bench.problem, solution.v)
+    rows = vars(kkt_residual(bench.problem, solution.v)).values()
     return (
         _feasible(bench, solution)
         | counts
         | {
             "finite": float(solution.finite.float().mean()),
             "residuals": dict(zip(RESIDUALS, solution.residuals.median(dim=0).values.tolist(), strict=True)),
-            "kkt": {name: float(getattr(kkt, name).median()) for name in RESIDUALS},
+            "kkt": float(torch.linalg.vector_norm(torch.stack(list(rows)), dim=0).median()),
         }
     )
 

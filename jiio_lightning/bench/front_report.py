@@ -10,7 +10,7 @@ import matplotlib
 from rich.console import Console
 from rich.table import Table
 
-from jiio_lightning.bench.front import DEFAULT, RIVALS, Entry, Front, Measured, violation
+from jiio_lightning.bench.front import DEFAULT, RIVALS, Entry, Family, Front, Measured, violation
 from jiio_lightning.provenance import provenance
 from jiio_lightning.report import cost_label, logarithmic, save, write_json
 
@@ -21,7 +21,6 @@ LOOKS = {"paper": ("Oranges", ":"), "nested": ("Blues", "--"), "joint": ("Greens
 """Colours and line of each family."""
 MARKERS = "s^Dv<>pX"
 """Of its members, in turn."""
-NAMES = {"paper": "the paper's Nested", "nested": "the strongest Nested"}
 COLUMNS: dict[str, Callable[[Entry, Measured], str]] = {
     "steps": lambda entry, at: str(at.steps),
     "seconds": lambda entry, at: f"{at.seconds:.3g}",
@@ -31,11 +30,9 @@ COLUMNS: dict[str, Callable[[Entry, Measured], str]] = {
     "back": lambda entry, at: str(at.backwards),
     "MiB": lambda entry, at: f"{entry.peak_mib:.0f}",
     "|z|": lambda entry, at: f"{at.residuals['z']:.0e}",
-    "KKT": lambda entry, at: f"{sum(norm**2 for norm in at.kkt.values()) ** 0.5:.1e}",
+    "KKT": lambda entry, at: f"{at.kkt:.1e}",
 }
 """Of the table, beside the contender and the cost."""
-WIDTH = 110
-"""Characters that the table needs: a file has 80."""
 
 
 def write_front(front: Front, folder: Path, pixels: float) -> None:
@@ -49,8 +46,9 @@ def write_front(front: Front, folder: Path, pixels: float) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "front.json", front.record() | {"pixels": pixels, "provenance": provenance()})
     plot(front, folder / "front.png", pixels)
-    console = Console(width=max(WIDTH, Console().width))
-    console.print(table(front, pixels))
+    shown = table(front, pixels)
+    console = Console(width=max(Console().width, Console(width=1000).measure(shown).maximum))  # a file has 80 columns
+    console.print(shown)
     console.print(f"{folder}: front.png, front.json", soft_wrap=True)
 
 
@@ -71,14 +69,14 @@ def table(front: Front, pixels: float) -> Table:
     return shown
 
 
-def _outcome(front: Front, family: Any, pixels: float) -> str:
+def _outcome(front: Front, family: Family, pixels: float) -> str:
     """The ratio of the times to the cost that both reach."""
     found = front.against(family)
     if found is None:
-        return f"{NAMES[family]}: no solve ended at a feasible cost."
+        return f"{RIVALS[family]}: no solve ended at a feasible cost."
     own, other = found.reached["joint"], found.reached["nested"]
     return (
-        f"x {found.speedup:.1f} against {NAMES[family]} at cost {found.target / pixels:.4g}: default {own.seconds:.3g} s in "
+        f"x {found.speedup:.1f} against {RIVALS[family]} at cost {found.target / pixels:.4g}: default {own.seconds:.3g} s in "
         f"{own.steps} steps, {found.tuned.setting} {other.seconds:.3g} s in {other.steps}; |z| {violation(found):.0e}."
     )
 

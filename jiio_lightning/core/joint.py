@@ -29,7 +29,8 @@ def joint_update(problem: InnerProblem, v: Augmented, alpha: StepSizes, gradient
 
 
 class Joint(InnerSolver):
-    """The augmented DEQ: z, mu and x solved in one fixed-point iteration, with one evaluation of f and h for each step.
+    """The augmented DEQ: z, mu and x solved in one fixed-point iteration, with one evaluation of f
+    and h for each step unless ``sweeps`` says otherwise.
 
     Args:
         step: rule for x; the default scales itself to the problem.
@@ -37,11 +38,12 @@ class Joint(InnerSolver):
         method: acceleration of the joint iteration. Mixing across an active projection does harm: keep Picard under a constraint.
         max_steps: joint steps.
         tol: residual at which a sample stops; 0 runs the whole budget without host synchronisation.
-        selection: which iterate to return.
+        selection: which iterate to return; with a loss gradient that is kept it has to be the last one.
         sweeps: how often a step visits z, mu and the loss for one visit to x; once each unless given.
 
     Raises:
-        ValueError: for a budget that cannot be run, or a tol beside a loss gradient that is kept: a sample would stop on it.
+        ValueError: for a budget that cannot be run, or a tol or a selection beside a loss gradient that is kept: they would judge
+            by residuals and costs that are not those of the iterate.
     """
 
     def __init__(
@@ -55,8 +57,10 @@ class Joint(InnerSolver):
         sweeps: Sweeps = Sweeps(),
     ) -> None:
         check_budget(max_steps, tol)
-        if tol > 0 and sweeps.loss_every > 1:
-            raise ValueError("Joint with a tol needs sweeps.loss_every: 1, since a kept loss gradient makes a false residual")
+        if sweeps.loss_every > 1 and (tol > 0 or not isinstance(selection, Last | None)):
+            raise ValueError(
+                "Joint with a tol or a selection other than Last needs sweeps.loss_every: 1: they judge by the loss's gradient"
+            )
         self.step = SelfScaled() if step is None else step
         self.step_sizes = step_sizes
         self.method = Picard() if method is None else method

@@ -78,7 +78,7 @@ class InnerProblem:
 
 
 def loss_gradient(loss: Callable[[Tensor, Tensor], Tensor], v: Augmented) -> Evaluation:
-    """A loss of (z, x) at v ``(B,)`` and its gradient with respect to v; the mu-part is 0."""
+    """A loss of (z, x) at v ``(B,)`` and its own gradient with respect to v, not that of L; the mu-part is 0."""
     with torch.enable_grad():
         z, x = _leaf(v.z), _leaf(v.x)
         value = loss(z, x)

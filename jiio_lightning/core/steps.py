@@ -222,7 +222,7 @@ class SelfScaled(StepRule):
     Args:
         size: a, the root-mean-square length of the first step, in the units of x.
         forget: rho. At 1 every gradient counts for ever, which is what a short training solve needs; below it later steps are
-            longer, which pays in a longer solve (0.8 in 80 steps).
+            longer, which pays in a longer solve (conf/solver/joint.yaml, meta.yaml).
         schedule: factor on the size.
 
     Raises:

@@ -36,8 +36,10 @@ class Sweeps:
 
     Args:
         count: of z and mu for each step in x. Two pay where x has few directions and each step in it is long (latents).
-        loss_every: joint steps for which dl/dz and dl/dx are kept. A head that costs more than the cell (classifiers) and a loss
-            whose gradient changes slowly make 4 pay; a squared error changes too fast. The last step always looks again.
+        loss_every: joint steps for which dl/dz and dl/dx are kept. A head that costs more than the cell and a loss whose gradient
+            changes slowly make 4 pay (attacks); those of squared errors and of few-shot tasks change too fast. The last step
+            always looks again; before it, and for a sample that a value which is not finite has stopped, mu's residual and the
+            cost are those of the gradient that is kept.
         dual_start: further visits of mu in the first step, from mu = 0: the first step in x then follows a gradient, not a
             fraction of one. It pays where z has been solved beforehand (attacks).
 
@@ -92,7 +94,7 @@ class Sweeper:
         return Augmented(z, mu, v.x), Evaluation(gradient, slope.loss)
 
     def _slope(self, v: Augmented, step: int) -> Evaluation:
-        """The loss and its gradient, at most ``loss_every`` steps old and new at the last."""
+        """The loss and its gradient, at most ``loss_every - 1`` steps old, and new at the last."""
         if self.slope is None or step % self.sweeps.loss_every == 0 or step + 1 == self.max_steps:
             self.slope = loss_gradient(self.problem.loss, v)
         return self.slope

@@ -23,8 +23,8 @@ class ImageInjection(nn.Module):
         image_shape: ``(C, H, W)`` of the images.
         downscale: the finest map has ``1 / downscale`` of the image's side; each halving is the stride of one convolution.
         groups: of the group norms.
-        stem: channels between its convolutions, one more than there are numbers; those of the finest map unless given. It is
-            evaluated once for a solve in which the image does not change, so that width costs little there.
+        stem: widths between the stem's convolutions: n numbers make n + 1 of them; once the finest map's unless given. Where
+            the image does not change during a solve the stem is evaluated once, and width costs little.
 
     Raises:
         ValueError: if the image's side is not ``downscale`` times that of the finest map, or too few convolutions are asked for.

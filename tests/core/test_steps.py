@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from jiio_lightning.core.steps import Adam, Constant, Cosine, Drop, Normalised, Plain, SelfScaled, StepInput, StepRule
+from jiio_lightning.core.steps import Adam, Constant, Cosine, Drop, Linear, Normalised, Plain, SelfScaled, StepInput, StepRule
 
 RULES: dict[str, StepRule] = {"plain": Plain(0.1), "normalised": Normalised(0.1), "adam": Adam(0.1), "default": SelfScaled()}
 each_rule = pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
@@ -105,6 +105,7 @@ def test_inputs_are_left_alone(rule: StepRule) -> None:
 
 
 def test_schedules() -> None:
+    assert [Linear()(step, 4) for step in range(5)] == [1.0, 0.75, 0.5, 0.25, 0.0]
     assert [Constant()(step, 10) for step in (0, 5, 9)] == [1.0, 1.0, 1.0]
     drop = Drop(at=65, factor=0.3)
     assert [drop(step, 100) for step in (0, 64, 65, 99)] == [1.0, 1.0, 0.3, 0.3]

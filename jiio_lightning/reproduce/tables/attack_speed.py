@@ -69,7 +69,7 @@ def table2(budget: Budget) -> Table:
         ),
         caveat=(
             f"{CAVEATS[budget]} The paper's times are of single images, averaged over 200. PGD's steps are constant, as "
-            "released; those of JIIO fall by a cosine. PGD evaluates the image's injection again in each solver step, as JIIO "
+            "released; those of JIIO fall in a line. PGD evaluates the image's injection again in each solver step, as JIIO "
             "has to (5 to 10 % of PGD's time, by counting multiplications). Warm PGD, which the paper does not have: each solve "
             "starts at the one before, 6 + 6 steps."
         ),

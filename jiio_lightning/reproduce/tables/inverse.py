@@ -22,8 +22,6 @@ PAPER = {
 """Median PSNR in dB as printed: with a peak of 1 for images that span [-1, 1]."""
 PEAK = 6.02
 """dB by which the usual convention, a range of 2, lies above it."""
-JOINT = "conf/solver/joint_40_100.yaml"
-"""The joint solver of a generator that is re-used."""
 SUPERVISED = {"supervised AE": "ae", "supervised MDEQ-AE": "mdeq_ae", "supervised JIIO-MDEQ": "inverse"}
 UNSUPERVISED = {"VAE (Adam)": "vae", "MDEQ-VAE (Adam)": "mdeq_vae", "JIIO-MDEQ-40": "jiio", "JIIO-MDEQ-100": "jiio_100"}
 
@@ -91,7 +89,7 @@ def _unsupervised(budget: Budget, row: str, problem: str) -> Run:
     chosen = setting(budget)
     net = UNSUPERVISED[row]
     nested = f"conf/solver/nested{'_explicit' if net == 'vae' else ''}.yaml"
-    joint = ("--solver", JOINT, *joint_test(budget)[:2])
+    joint = ("--solver", "conf/solver/joint_40_100.yaml", *joint_test(budget)[:2])
     solver = ("--solver", nested, *chosen.adam) if "Adam" in row else joint
     decoder = chosen.decoders.get(net, ())
     limit = ("--data.test_limit", str(chosen.inverse_images))

@@ -40,7 +40,7 @@ class FewShotSetting:
         machine: overrides of all commands.
         fit_jiio: further ones of JIIO-DEQ's fits.
         adam_steps: of the nested baseline in Table 7.
-        budgets: joint steps; x rests in the last ten.
+        budgets: joint steps.
         compare: further overrides of ``jiio compare``.
         samples: tasks in a batch that is timed.
     """
@@ -52,7 +52,7 @@ class FewShotSetting:
     machine: Overrides
     fit_jiio: Overrides = ()
     adam_steps: int = 20
-    budgets: tuple[int, ...] = (16, 24, 40, 60, 100)
+    budgets: tuple[int, ...] = (5, 6, 7, 8, 10, 12, 16, 24, 100)
     compare: Overrides = ("--batches", "4", "--sizes", "[0.03,0.1,0.3]")
     samples: int = 16
 

@@ -94,6 +94,7 @@ def fig4(budget: Budget) -> Table:
 def _compare(budget: Budget, name: str, overrides: tuple[str, ...], budgets: tuple[int, ...], net: str = "jiio") -> Run:
     chosen = setting(budget)
     baseline = ("--baseline", BASELINE, "--baseline.max_steps", str(chosen.adam_steps))
-    steps = ("--budgets", "[" + ",".join(map(str, budgets)) + "]")
+    solver = ("--solver", "conf/solver/joint_40_100.yaml")  # the paper's steps: one visit to z and mu each
+    steps = (*solver, "--budgets", "[" + ",".join(map(str, budgets)) + "]")
     config = chosen.nets["jiio"].config
     return Run(name, "compare", config, (*steps, *overrides, *baseline, *chosen.common), training(budget, net))
