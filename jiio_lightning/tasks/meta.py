@@ -20,7 +20,7 @@ from jiio_lightning.tasks.base import Followed, JIIOTask
 from jiio_lightning.tasks.episodes import check_episodes, episode_figures
 
 UNSOLVED = 0.3
-"""Relative residual of Eq. 17 above which its solution means little."""
+"""Relative residual of Eq. 17 above which its solution means little: such a task gives the gradient with x* held fixed."""
 
 
 class MetaLearning(JIIOTask):
@@ -38,7 +38,8 @@ class MetaLearning(JIIOTask):
 
     * with x* held fixed, by the adjoint of the query images' equilibria (``outer``; all that the paper takes),
     * through x* (``through_input``; the paper could not take it for "very poor conditioning"): the full KKT gradient of the
-      support set's problem, whose outer loss is the first part's gradient in x.
+      support set's problem, whose outer loss is the first part's gradient in x. A task whose linear system is not solved
+      (``UNSOLVED``) goes without it.
 
     Args:
         net: the classifier.
@@ -123,7 +124,7 @@ class MetaLearning(JIIOTask):
         value = surrogate.value + self.support_weight * problem.lagrangian(v)
         if self.through_input is not None:
             surrogate = self.through_input.surrogate(problem, lambda z, x: (gradient * x).sum(dim=1), v)
-            value = value + surrogate.value
+            value = value + torch.where(surrogate.residual < UNSOLVED, surrogate.value, 0.0)
             figures["residual_through"] = surrogate.residual.median()
             self._warn_of_conditioning(figures["residual_through"])
         with torch.no_grad():
@@ -136,8 +137,8 @@ class MetaLearning(JIIOTask):
         if not self._warned and residual > UNSOLVED:
             self._warned = True
             rank_zero_warn(
-                f"the gradient through x* is not solved: Eq. 17 has a median relative residual of {float(residual):.2g}, and the "
-                "task vector's share of the gradient is mostly missing. Raise model.through_input.memory or .ridge"
+                f"the gradient through x* is not solved: Eq. 17 has a median residual of {float(residual):.2g}, and tasks "
+                f"above {UNSOLVED:g} go without it. Raise model.through_input.memory or .ridge"
             )
 
     def training_figures(self, batch, problem: InnerProblem, v: Augmented) -> dict[str, Tensor]:  # noqa: ANN001

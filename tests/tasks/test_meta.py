@@ -231,6 +231,21 @@ def test_a_linear_system_that_is_not_solved_is_said_once():
         task.training_step(batch, 0)
 
 
+def test_a_task_whose_linear_system_is_not_solved_goes_without_it():
+    """Its gradient is the one with x* held fixed; solved ones have another."""
+    batch, found = episodes(side=8, dtype=torch.float32), []
+    for through in (None, FullKKT(memory=1, restarts=1), FullKKT(memory=60, restarts=2, ridge=10.0)):
+        task = learner(through_input=through)
+        inject(task, Joint(max_steps=12))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            task.training_step(batch, 0).backward()
+        found.append(torch.cat([weight.grad.flatten() for weight in task.net.parameters() if weight.grad is not None]))
+    fixed, unsolved, solved = found
+    torch.testing.assert_close(unsolved, fixed)
+    assert float((solved - fixed).norm() / fixed.norm()) > 1e-3
+
+
 def test_figures_are_of_each_task():
     task, batch = learner(), episodes(side=8, dtype=torch.float32)
     inject(task, Joint(max_steps=6))
