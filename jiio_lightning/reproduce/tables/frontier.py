@@ -74,11 +74,12 @@ def frontier(budget: Budget) -> Table:
         setting=(
             "Default: the test solver of conf/solver/joint.yaml (generator, inpainting; forget 0.4), "
             "adversarial_joint_fast.yaml (attack, after 6 solver steps for z at the clean image, which are in its time) and "
-            "meta.yaml (the same at x = 0). The paper's Nested: cold solves of 18 and 20 steps for each step in x, the fastest of its step sizes; the strongest "
-            "Nested: the fastest of those with warm, shorter solves (conf/front). Each default and its rival are timed to the "
-            f"lowest feasible cost that both reach, up to 1 % (attack: {attack_speed.TOLERANCE:.1%}), a median of interleaved "
-            "rounds, for a whole batch; the violation is the relative residual of the z that the default returns there. The "
-            "samples are not those that the defaults were chosen on, the nets are. "
+            "meta.yaml (the same at x = 0). The paper's Nested: cold solves of 18 and 20 steps for each step in x, the fastest of "
+            "its step sizes; the strongest Nested: the fastest of those with warm, shorter solves (conf/front). Each default and "
+            "its rival are timed to the lowest feasible cost that both reach, up to 1 % "
+            f"(attack: {attack_speed.TOLERANCE:.1%}), a median of interleaved rounds, for a whole batch; the violation is the "
+            "relative residual of the z that the default returns there. The samples are not those that the defaults were "
+            "chosen on, the nets are. "
             f"Generator and inpainting: {fits.setting(budget).text} Attack: {_attacked(budget).text} "
             f"Meta-learning: {meta.SETTINGS[budget].text}"
         ),
