@@ -74,7 +74,7 @@ def frontier(budget: Budget) -> Table:
         setting=(
             "Default: the test solver of conf/solver/joint.yaml (generator, inpainting; forget 0.4), "
             "adversarial_joint_fast.yaml (attack, after 6 solver steps for z at the clean image, which are in its time) and "
-            "meta.yaml (the same at x = 0). The paper's Nested: cold solves of 18 and 20 steps for each step in x, the fastest of "
+            "meta.yaml (the same at x = 0). The paper's Nested: cold solves of 18 and 20 steps for each step in x, the best of "
             "its step sizes; the strongest Nested: the fastest of those with warm, shorter solves (conf/front). Each default and "
             "its rival are timed to the lowest feasible cost that both reach, up to 1 % "
             f"(attack: {attack_speed.TOLERANCE:.1%}), a median of interleaved rounds, for a whole batch; the violation is the "
