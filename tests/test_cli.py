@@ -305,3 +305,10 @@ def test_the_bar_can_be_chosen(built):
 def test_csv_is_a_table(trained):
     with (trained / "runs/tiny/version_0/metrics.csv").open() as file:
         assert len({len(row) for row in csv.reader(file)}) == 1
+
+
+def test_a_command_leaves_the_process_group(jiio, tmp_path):
+    """Also one that is refused: gloo's threads abort a process that still has one when Python ends."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'group'}", rank=0, world_size=1)
+    assert jiio("fit", "--config", "nowhere.yaml") != 0
+    assert not torch.distributed.is_initialized()

@@ -262,6 +262,8 @@ def test_front(jiio, checkpoint, capsys):
         (("--budgets", "[]"), "front needs at least one of --solvers (conf/front/) and one of --budgets"),
         (("--budgets", "[0]"), "a contender needs one or more budgets of at least 1 step, got [0]"),
         (("--samples", "0"), "front needs --samples, --repeats >= 1 and --skip >= 0, got 0, 5 and 0"),
+        (("--skip", "-1"), "front needs --samples, --repeats >= 1 and --skip >= 0, got 16, 5 and -1"),
+        (("--samples", "8", "--skip", "2"), "have 2 groups of 8 samples, 3 are wanted: set data.eval_batch_size"),
         (("--tolerance", "-1"), "front needs a --tolerance of at least 0, got -1"),
         (("--samples", "64"), "have 0 groups of 64 samples, 1 are wanted: set data.eval_batch_size"),
     ],
