@@ -1,8 +1,9 @@
-"""Reading a checkpoint, with errors that say which file and what to do."""
+"""Reading a checkpoint, with errors that say which file and what to do, and writing one whole."""
 
 from __future__ import annotations
 
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,3 +26,14 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise ValueError(f"{path} is not a checkpoint of Lightning: it has no state_dict")
     return checkpoint
+
+
+def write_checkpoint(checkpoint: Mapping[str, Any], path: Path) -> None:
+    """Write a checkpoint whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    try:
+        torch.save(dict(checkpoint), part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

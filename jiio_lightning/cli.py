@@ -73,7 +73,8 @@ class JIIOCLI(LightningCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """Lightning's commands, and the trainer's own."""
-        return LightningCLI.subcommands() | {name: {"model", "datamodule"} for name in ("compare", "front", "attack", "sample")}
+        own = ("learn_start", "compare", "front", "attack", "sample")
+        return LightningCLI.subcommands() | {name: {"model", "datamodule"} for name in own}
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse, and look at the checkpoint before any work begins."""

@@ -198,6 +198,7 @@ class Bench:
         resolve: solves z at a given x, tightly.
         evaluate: figures beside the cost.
         repeats: of each timed solve.
+        plain: makes the start without what was learned; ``start`` unless given.
     """
 
     def __init__(
@@ -207,18 +208,20 @@ class Bench:
         resolve: Resolve,
         evaluate: Evaluate = no_figures,
         repeats: int = 3,
+        plain: Callable[[], Augmented] | None = None,
     ) -> None:
         self.problem = problem
         self.start = start
+        self.plain = start if plain is None else plain
         self.resolve = resolve
         self.evaluate = evaluate
         self.repeats = repeats
         with torch.no_grad():
-            given = start()
+            given = self.plain()
         self.x, self.hidden = given.x, given.hidden
 
     def cold(self) -> Augmented:
-        """What the nested method starts from, the paper's baseline and the reference PGD alike: the same x, and z = mu = 0."""
+        """What the nested method starts from, the paper's baseline and the reference PGD: the plain start's x, z = mu = 0."""
         return Augmented.start(self.x, self.hidden)
 
     @torch.no_grad()

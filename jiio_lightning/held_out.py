@@ -51,4 +51,11 @@ def first(datamodule: LightningDataModule, n: int | None, model: JIIOTask) -> li
 def bench_on(batch: Any, model: JIIOTask, repeats: int = 1) -> Bench:
     """A bench for the task's inner problem of a batch, with its start, its tight solve and its figures."""
     problem = model.problem(batch)
-    return Bench(problem, partial(model.start, batch), model.injected.resolve, partial(model.evaluate, batch, problem), repeats)
+    return Bench(
+        problem,
+        partial(model.begin, batch),
+        model.injected.resolve,
+        partial(model.evaluate, batch, problem),
+        repeats,
+        plain=partial(model.start, batch),
+    )

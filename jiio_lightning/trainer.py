@@ -1,7 +1,9 @@
-"""Lightning's trainer with the commands that it lacks: compare, front, attack and sample."""
+"""Lightning's trainer with the commands that it lacks: learn_start, compare, front, attack and sample."""
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -25,6 +27,7 @@ from jiio_lightning.metrics.pca import pca_error
 from jiio_lightning.report import write_report
 from jiio_lightning.robustness import Robustness, measure, write_robustness
 from jiio_lightning.sampling import DENSITY, GRID, IMAGES, Samples, claim, make_density, training_latents, write_samples
+from jiio_lightning.starting import Learned, judge, learn, save
 from jiio_lightning.tasks.adversarial import AdversarialTraining
 from jiio_lightning.tasks.autoencoding import Autoencoding
 from jiio_lightning.tasks.base import JIIOTask
@@ -32,7 +35,58 @@ from jiio_lightning.tasks.generation import Generation
 
 
 class JIIOTrainer(Trainer):
-    """A Trainer that also compares solvers, attacks classifiers and samples generators. All of its options are Lightning's."""
+    """A Trainer that also learns starts, compares solvers, attacks classifiers and samples generators.
+
+    All of its options are Lightning's.
+    """
+
+    def learn_start(
+        self,
+        model: JIIOTask,
+        datamodule: LightningDataModule,
+        ckpt_path: str,
+        samples: int = 1000,
+        held_out: int = 64,
+        out: str | None = None,
+    ) -> Learned:
+        """Learn where the solves of a trained net start, from training samples solved by the run file's solver.test, and write
+        its checkpoint again with the start in it. A solver with ``learned_start`` (conf/solver/*_started.yaml) begins there.
+
+        Args:
+            model: the task.
+            datamodule: its data.
+            ckpt_path: weights.
+            samples: training samples (tasks, for few-shot learning) to solve.
+            held_out: test samples on which the costs with and without the start are measured.
+            out: the new checkpoint; NAME_started.ckpt beside NAME.ckpt unless given.
+
+        Raises:
+            ValueError: if the task has no such start, there are too few samples or the checkpoint cannot be used.
+        """
+        if model.learned_start is None:
+            raise ValueError(f"learn_start needs a task with an inner problem, the run file has {type(model).__name__}")
+        if min(samples, held_out) < 1:
+            raise ValueError(f"learn_start needs --samples and --held_out of at least 1, got {samples} and {held_out}")
+        source = Path(ckpt_path)
+        target = source.with_name(f"{source.stem}_started{source.suffix}") if out is None else Path(out)
+        self._load(model, datamodule, ckpt_path)
+        if model.injected.learned_start:
+            raise ValueError("learn_start solves from where training starts: give it a solver without learned_start")
+        datamodule.setup("fit")
+        began = time.perf_counter()
+        solved = learn(model, datamodule.train_dataloader(), samples)
+        seconds = time.perf_counter() - began
+        plain, learned = judge(model, first(datamodule, held_out, model))
+        save(model, source, target)
+        done = Learned(target, solved, held_out, plain, learned, seconds)
+        folder = Path(self.default_root_dir) / "learn_start"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "learn_start.json").write_text(json.dumps(done.record(), indent=1))
+        rank_zero_info(
+            f"cost of {held_out} held-out samples where solves have started: {plain:.4g}, at the learned start: {learned:.4g}\n"
+            f"checkpoint: {target}"
+        )
+        return done
 
     def compare(
         self,

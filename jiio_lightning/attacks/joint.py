@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor
 
 from jiio_lightning.attacks.base import Attack, starting_point
@@ -18,16 +20,26 @@ class SolverAttack(Attack):
         warm: solves z at the start first; from z = 0 otherwise.
         restarts: runs, the first from delta = 0, the others from random ones.
         random_start: the first one from a random delta too.
+        first: makes the delta ``(B, d)`` of the first run, unless that is random; 0 unless given.
     """
 
     def __init__(
-        self, solver: InnerSolver, warm: FixedPoint | None = None, restarts: int = 1, random_start: bool = False
+        self,
+        solver: InnerSolver,
+        warm: FixedPoint | None = None,
+        restarts: int = 1,
+        random_start: bool = False,
+        first: Callable[[Target], Tensor] | None = None,
     ) -> None:
         super().__init__(restarts)
         self.solver = solver
         self.warm = warm
         self.random_start = random_start
+        self.first = first
 
     def perturb(self, target: Target, restart: int) -> Tensor:
-        start = target.start(starting_point(target, restart, self.random_start), self.warm)
-        return self.solver(target.problem, start).v.x
+        if self.first is not None and restart == 0 and not self.random_start:
+            delta = self.first(target)
+        else:
+            delta = starting_point(target, restart, self.random_start)
+        return self.solver(target.problem, target.start(delta, self.warm)).v.x

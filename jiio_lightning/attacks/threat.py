@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from jiio_lightning.core.projections import Box, BoxedBall, L2Ball
-from jiio_lightning.core.steps import Normalised, Schedule, Sign, StepRule
+from jiio_lightning.core.steps import Normalised, Schedule, Sign, StepInput, StepRule
 
 Norm = Literal["l2", "linf"]
 SLACK = 1e-5
@@ -57,6 +57,13 @@ class ThreatModel:
     def length(self, delta: Tensor) -> Tensor:
         """Norm of each perturbation ``(B,)``."""
         return torch.linalg.vector_norm(delta, ord=2 if self.norm == "l2" else math.inf, dim=1)
+
+    def farthest(self, image: Tensor, direction: Tensor) -> Tensor:
+        """The allowed perturbations ``(B, d)`` of images ``(B, d)`` that go farthest along directions ``(B, d)``; 0 along 0."""
+        step = self.steepest(self.eps)
+        cost = direction.new_zeros(len(direction))
+        moved, _ = step.step(StepInput(torch.zeros_like(direction), -direction, cost, cost, 0, 1), step.init(direction))
+        return self.projection(image)(moved)
 
     def draw(self, image: Tensor, generators: list[torch.Generator]) -> Tensor:
         """A random allowed perturbation of each image ``(B, d)``: uniform in the ball, then projected."""

@@ -26,10 +26,17 @@ from jiio_lightning.core.inner import RESIDUALS, InnerSolution, InnerSolver, Sol
 from jiio_lightning.core.kkt import kkt_residual
 from jiio_lightning.core.nested import Nested
 
-Family = Literal["paper", "nested", "joint"]
+Family = Literal["paper", "nested", "started", "joint"]
+Start = Literal["zero", "plain", "learned"]
+STARTS: dict[Family, Start] = {"paper": "zero", "nested": "plain", "started": "learned", "joint": "learned"}
+"""Where a family starts: at z = mu = 0; where training starts; where the run file's solver does."""
 DEFAULT = "default"
 """The run file's own ``solver.test`` among the contenders."""
-RIVALS: dict[Family, str] = {"paper": "the paper's Nested", "nested": "the strongest Nested"}
+RIVALS: dict[Family, str] = {
+    "paper": "the paper's Nested",
+    "nested": "the strongest Nested",
+    "started": "the strongest Nested with our start",
+}
 """The families that the default is compared with, and how they are called."""
 LONG_ENOUGH = 12
 """Steps after which a solve has shown its peak of memory, as nearly as the budgets allow: its histories are allocated."""
@@ -42,11 +49,12 @@ class Contender:
     """A solver with the budgets at which it is measured.
 
     Args:
-        family: ``paper``, the paper's Nested, which starts at z = mu = 0; ``nested``, a stronger Nested; ``joint``, anything
-            else. The last two start where the task starts, and are charged for it.
+        family: ``paper``, the paper's Nested; ``nested``, a stronger one; ``started``, one from the learned start; ``joint``,
+            anything else.
         solver: with all of its settings but the budget.
         budgets: steps in x, each a solve of its own. The x that is returned is the last one that was looked at: it has moved
             once less.
+        start: where it starts, which is in its time; the family's own (``STARTS``) unless given.
 
     Raises:
         ValueError: for budgets that cannot be run, or a Nested family whose solver is another.
@@ -55,6 +63,7 @@ class Contender:
     family: Family
     solver: InnerSolver
     budgets: tuple[int, ...]
+    start: Start | None = None
 
     def __post_init__(self) -> None:
         if not self.budgets or min(self.budgets) < 1:
@@ -275,8 +284,9 @@ def race(make: Callable[[], Bench], net: nn.Module, contenders: Mapping[str, Con
 
 
 def _solve(bench: Bench, contender: Contender, budget: int) -> tuple[float, InnerSolution]:
-    start = bench.cold if contender.family == "paper" else bench.start
-    return bench.timed(with_budget(contender.solver, budget), start)
+    starts = {"zero": bench.cold, "plain": bench.plain, "learned": bench.start}
+    start = contender.start or STARTS[contender.family]
+    return bench.timed(with_budget(contender.solver, budget), starts[start])
 
 
 def _peak(bench: Bench, contender: Contender) -> float:

@@ -28,6 +28,8 @@ class AugmentedDEQSolver(Callback):
         trust_tol: a training sample whose z or mu has a larger residual gives no gradient of the outer loss in that step. Eq. 19
             holds at a KKT point; far from one the gradient is noise that drives the equilibrium further away (without this, runs
             lost it for good: mu first, z some steps later). The Jacobian penalty still sees every sample and brings it back.
+        learned_start: begin in evaluation where ``jiio learn_start`` has found that solves of this net end on average, instead of
+            where training begins. It wants shorter first steps, so it belongs to the solver (conf/solver/*_started.yaml).
     """
 
     def __init__(
@@ -37,12 +39,14 @@ class AugmentedDEQSolver(Callback):
         resolve: FixedPoint | None = None,
         feasible_tol: float = 1e-2,
         trust_tol: float = 0.1,
+        learned_start: bool = False,
     ) -> None:
         self.train = train
         self.test = test
         self.tight = FixedPoint(Anderson(memory=8), max_steps=100, tol=1e-5) if resolve is None else resolve
         self.feasible_tol = feasible_tol
         self.trust_tol = trust_tol
+        self.learned_start = learned_start
         self._warned = False
         self._warned_of_trust = False
 
@@ -50,7 +54,8 @@ class AugmentedDEQSolver(Callback):
         """Inject this solver into the task (Lightning calls it before the module's own setup).
 
         Raises:
-            ValueError: if the task has an inner problem and there is no solver for it.
+            ValueError: if the task has an inner problem and there is no solver for it, or it is to be trained by one that wants
+                what only trained weights have.
         """
         if not isinstance(pl_module, JIIOTask):
             return
@@ -58,6 +63,10 @@ class AugmentedDEQSolver(Callback):
             raise ValueError(
                 "There is no inner solver: add `solver: ../conf/solver/joint.yaml` to the run file, or --solver PATH "
                 "(solver.train and solver.test are both needed)"
+            )
+        if stage == "fit" and self.learned_start:
+            raise ValueError(
+                "solver.learned_start is for trained weights: fit without it, then `jiio learn_start`, then evaluate with it"
             )
         pl_module.solver = self
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jiio_lightning.models.blocks import FiLM
 from jiio_lightning.models.classifier import ImageClassifier
 from jiio_lightning.models.interface import ConditionalClassifier
+
+SUMMARY = 4
+"""Side of the maps that a learned start sees: no worse than all of z (R2 0.74 on Omniglot), 2 loses 0.08."""
 
 
 class FiLMClassifier(ConditionalClassifier):
@@ -78,6 +83,11 @@ class FiLMClassifier(ConditionalClassifier):
     def hidden(self) -> int:
         return self.base.hidden
 
+    def summary(self, z: Tensor) -> Tensor:
+        """The maps of z, those above 4x4 averaged to it."""
+        maps = self.base.cell.pyramid.unpack(z)
+        return torch.cat([F.adaptive_avg_pool2d(scale, _at_most(scale, SUMMARY)).flatten(1) for scale in maps], dim=1)
+
     def inject(self, image: Tensor) -> Tensor:
         return self.base.inject(image)
 
@@ -89,3 +99,8 @@ class FiLMClassifier(ConditionalClassifier):
         head = self.base.head
         pooled = head.pooled(self.base.cell.pyramid.unpack(z))
         return head.linear(pooled if self.film_head is None else pooled * (1 + self.film_head(x)))
+
+
+def _at_most(scale: Tensor, side: int) -> tuple[int, int]:
+    """Height and width of maps ``(B, C, H, W)``, none above ``side``."""
+    return min(scale.shape[-2], side), min(scale.shape[-1], side)

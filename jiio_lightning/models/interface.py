@@ -146,6 +146,10 @@ class ConditionalClassifier(nn.Module, ABC):
     def hidden(self) -> int:
         """Width n of the z of one image."""
 
+    def summary(self, z: Tensor) -> Tensor:
+        """What of z ``(B, n)`` a start of task vectors is regressed from ``(B, k)``: all of it unless a net says otherwise."""
+        return z
+
     @abstractmethod
     def inject(self, image: Tensor) -> Tensor:
         """What the cell takes from images ``(B, C, H, W)``, ``(B, m)``: it does not depend on x, and is computed once a solve."""

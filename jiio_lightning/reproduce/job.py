@@ -22,7 +22,7 @@ from jiio_lightning.provenance import provenance
 from jiio_lightning.reproduce.record import Record, write_atomically
 
 RECORD, LOG, ERROR = "record.json", "log.txt", "error.txt"
-JSON_FIGURES = {"compare": "comparison.json", "front": "front.json", "attack": "attack.json"}
+JSON_FIGURES = {"learn_start": "learn_start.json", "compare": "comparison.json", "front": "front.json", "attack": "attack.json"}
 """The files into which commands that do not log their figures write them, somewhere below a run's folder."""
 
 

@@ -45,14 +45,14 @@ class Run:
         command: of ``jiio``.
         config: run file, relative to the project's root.
         overrides: further arguments; one that is the path of a YAML file below the project's root is a fragment.
-        weights: the fit whose last checkpoint it evaluates.
+        weights: the fit, or the learned start, whose last checkpoint (``last.ckpt``) it evaluates.
         files: of other runs that it reads.
         curve: validation figure of a fit that says whether it still improves; lower is better.
         timed: whether it measures times, and so runs alone; a comparison always does, and a front.
     """
 
     name: str
-    command: Literal["fit", "test", "compare", "front", "sample", "attack"]
+    command: Literal["fit", "learn_start", "test", "compare", "front", "sample", "attack"]
     config: str
     overrides: tuple[str, ...] = ()
     weights: Run | Choice | None = None

@@ -19,6 +19,7 @@ from jiio_lightning.core.solvers.base import FixedPoint
 from jiio_lightning.core.state import Augmented
 from jiio_lightning.core.steps import Normalised, Sign
 from jiio_lightning.models.interface import Classifier
+from jiio_lightning.starts import ClassPerturbation
 from jiio_lightning.tasks.base import JIIOTask
 
 UNCONVERGED = 1e-3
@@ -80,6 +81,7 @@ class AdversarialTraining(JIIOTask):
         self.attacks = tuple(attacks)
         self.own_attacks = {} if own_attacks is None else own_attacks
         self.seed = seed
+        self.learned_start: ClassPerturbation = ClassPerturbation()
 
     def target(self, batch) -> Target:  # noqa: ANN001
         """What there is to attack in a batch."""
@@ -95,6 +97,25 @@ class AdversarialTraining(JIIOTask):
         self._check_step(self.injected.budget(self))
         random = self.random_start and self.training
         return target.start(target.random(self.global_step) if random else target.zero(), self.warm)
+
+    def informed_start(self, batch) -> Augmented:  # noqa: ANN001
+        """The perturbation that was best for the image's class; z = 0, or the equilibrium there; mu = 0."""
+        target = self.target(batch)
+        self._check_step(self.injected.budget(self))
+        return target.start(self._learned_perturbation(target), self.warm)
+
+    def first_perturbation(self, target: Target) -> Tensor:
+        """Where the run file's own attack begins ``(B, d)``: 0 unless its solver wants the learned start."""
+        if not self.wants_learned_start:
+            return target.zero()
+        return self._learned_perturbation(target)
+
+    def _learned_perturbation(self, target: Target) -> Tensor:
+        return self.threat.farthest(target.pixels, self.learned_start(target.label))
+
+    def examples(self, batch, start: Augmented, v: Augmented) -> dict[str, Tensor]:  # noqa: ANN001
+        """Perturbations and labels."""
+        return {"x": v.x, "label": batch.label}
 
     def outer_loss(self, batch, problem: InnerProblem) -> Loss:  # noqa: ANN001
         """The cross-entropy: minus the inner loss."""
@@ -124,7 +145,7 @@ class AdversarialTraining(JIIOTask):
         if name in self.own_attacks:
             return self.own_attacks[name]
         self._check_step(self.injected.budget(self))
-        return named_attack(name, self.injected.budget(self), self.warm)
+        return named_attack(name, self.injected.budget(self), self.warm, self.first_perturbation)
 
     def _check_step(self, solver: InnerSolver) -> None:
         """The steepest step of one norm is a weak one in another's ball, and a weak attack looks like a robust net.

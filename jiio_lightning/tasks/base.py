@@ -17,7 +17,11 @@ from jiio_lightning.core.outer import Loss, OuterGradient, Surrogate
 from jiio_lightning.core.problem import InnerProblem
 from jiio_lightning.core.solvers.observers import Observer
 from jiio_lightning.core.state import Augmented
+from jiio_lightning.starts.base import LearnedStart
 from jiio_lightning.tasks.optimiser import adam
+
+LEARNED = "learned_start."
+"""How the tensors of a learned start are named in a checkpoint."""
 
 ENCODER = "encoder."
 """How the tensors of an autoencoder's encoder are named in its checkpoint: a task without one leaves them aside."""
@@ -27,6 +31,7 @@ class Solver(Protocol):
     """What the AugmentedDEQSolver callback injects."""
 
     trust_tol: float
+    learned_start: bool
 
     def budget(self, task: JIIOTask) -> InnerSolver:
         """The inner solver of the task's present mode."""
@@ -84,9 +89,12 @@ class JIIOTask(LightningModule, ABC):
 
     solver: Solver | None = None
     regularizer: Regularizer | None = None
+    learned_start: LearnedStart | None
+    """What a trained net's solves may start from (``jiio learn_start``); a task that has none leaves a checkpoint's aside."""
 
     def __init__(self, outer: OuterGradient, learning_rate: float = 1e-3, one_cycle: bool = True) -> None:
         super().__init__()
+        self.learned_start = None  # here, not in the class: a module of that name would be hidden by it
         self.outer = outer
         self.learning_rate = learning_rate
         self.one_cycle = one_cycle
@@ -97,7 +105,45 @@ class JIIOTask(LightningModule, ABC):
 
     @abstractmethod
     def start(self, batch: Any) -> Augmented:
-        """Where the solve starts."""
+        """Where a solve starts in training, and in evaluation unless the solver says otherwise."""
+
+    def begin(self, batch: Any) -> Augmented:
+        """Where a solve starts in evaluation: at the learned start if the injected solver wants it.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        return self.informed_start(batch) if self.wants_learned_start else self.start(batch)
+
+    @property
+    def wants_learned_start(self) -> bool:
+        """Whether a solve in the present mode starts from what was learned.
+
+        Raises:
+            ValueError: if it should, and nothing was.
+        """
+        if self.training or not self.injected.learned_start:
+            return False
+        if self.learned_start is None:
+            raise ValueError(f"{type(self).__name__} has no learned start: leave solver.learned_start out")
+        if not self.learned_start.fitted:
+            raise ValueError(
+                "the checkpoint has no learned start: run `jiio learn_start` on it, or leave solver.learned_start out"
+            )
+        return True
+
+    def informed_start(self, batch: Any) -> Augmented:
+        """Where the solve starts by ``learned_start``, which is fitted."""
+        raise NotImplementedError(f"{type(self).__name__} has no learned start")
+
+    def examples(self, batch: Any, start: Augmented, v: Augmented) -> dict[str, Tensor]:
+        """What ``learned_start`` is regressed on, rows by name: of a batch, where its solve began and where it ended."""
+        raise NotImplementedError(f"{type(self).__name__} has no learned start")
+
+    def on_fit_start(self) -> None:
+        """A start that was learned is one of weights that now change."""
+        if self.learned_start is not None:
+            self.learned_start.clear()
 
     @abstractmethod
     def outer_loss(self, batch: Any, problem: InnerProblem) -> Loss:
@@ -164,7 +210,7 @@ class JIIOTask(LightningModule, ABC):
         """The inner problem of a batch, its solution, and z solved again at the returned x with that solve's residual."""
         with parametrize.cached():
             problem = self.problem(batch)
-            solution = self.inner(problem, self.start(batch))
+            solution = self.inner(problem, self.begin(batch))
             z, residual = self.injected.resolve(problem, solution.v.x, solution.v.hidden)
         return problem, solution, z, residual
 
@@ -177,7 +223,8 @@ class JIIOTask(LightningModule, ABC):
         Raises:
             ValueError: if a tensor is missing, of another shape, or nobody's.
         """
-        state_dict = {name: tensor for name, tensor in state_dict.items() if not name.startswith(ENCODER)}
+        aside = (ENCODER,) if self.learned_start is not None else (ENCODER, LEARNED)
+        state_dict = {name: tensor for name, tensor in state_dict.items() if not name.startswith(aside)}
         if strict:
             check_weights(self, state_dict)
         return super().load_state_dict(state_dict, strict, assign)
@@ -222,7 +269,8 @@ def check_weights(module: LightningModule, state_dict: Mapping[str, Any]) -> Non
         ValueError: if a tensor is missing, of another shape, or nobody's.
     """
     own = module.state_dict()
-    wrong = [name for name in {**own, **state_dict} if _shape(own, name) != _shape(state_dict, name)]
+    names = [name for name in {**own, **state_dict} if not name.startswith(LEARNED)]
+    wrong = [name for name in names if _shape(own, name) != _shape(state_dict, name)]
     if wrong:
         name = wrong[0]
         raise ValueError(

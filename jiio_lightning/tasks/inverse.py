@@ -90,6 +90,13 @@ class Inverse(LatentOptimisation):
                 f"inverse problems are stated for images in [-1, 1], the data's are in {list(given)}: set data.value_range"
             )
 
+    @torch.no_grad()
+    def informed_start(self, batch) -> Augmented:  # noqa: ANN001
+        """x and z of a linear model of the net, which the generator's checkpoint brings, for this measurement; mu = 0."""
+        measurement = self.measurement(batch)
+        x, z = self.learned_start(measurement.y, measurement.apply)
+        return Augmented(z, torch.zeros_like(z), x)
+
     def measurement(self, batch: Indexed) -> Measurement:
         """What is observed of a batch."""
         return measure(self.operator, batch, self.seed)

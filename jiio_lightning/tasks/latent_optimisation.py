@@ -10,6 +10,7 @@ from jiio_lightning.core.outer import OuterGradient
 from jiio_lightning.core.problem import InnerProblem
 from jiio_lightning.core.state import Augmented
 from jiio_lightning.models.interface import Generator
+from jiio_lightning.starts import LinearDecoder
 from jiio_lightning.tasks.base import JIIOTask
 
 
@@ -35,10 +36,21 @@ class LatentOptimisation(JIIOTask):
         super().__init__(outer, learning_rate, one_cycle)
         self.net = net
         self.loss_scale = loss_scale
+        self.learned_start: LinearDecoder = LinearDecoder()
 
     def start(self, batch) -> Augmented:  # noqa: ANN001
         """x = z = mu = 0."""
         return Augmented.start(batch.image.new_zeros(len(batch.image), self.net.latent), self.net.hidden)
+
+    @torch.no_grad()
+    def informed_start(self, batch) -> Augmented:  # noqa: ANN001
+        """x and z of a linear model of the net, mu = 0."""
+        x, z = self.learned_start(batch.image)
+        return Augmented(z, torch.zeros_like(z), x)
+
+    def examples(self, batch, start: Augmented, v: Augmented) -> dict[str, Tensor]:  # noqa: ANN001
+        """Latents, equilibria and images."""
+        return {"x": v.x, "z": v.z, "image": batch.image}
 
     def outer_unit(self, batch) -> float:  # noqa: ANN001
         """Pixels of an image times ``loss_scale``: the penalty is weighed against a mean squared error."""

@@ -16,6 +16,8 @@ from jiio_lightning.core.solvers.anderson import Anderson
 from jiio_lightning.core.solvers.base import FixedPoint
 from jiio_lightning.core.state import Augmented
 from jiio_lightning.models.interface import ConditionalClassifier
+from jiio_lightning.starts import TaskVector
+from jiio_lightning.starts.task_vector import class_means
 from jiio_lightning.tasks.base import Followed, JIIOTask
 from jiio_lightning.tasks.episodes import check_episodes, episode_figures
 
@@ -82,6 +84,7 @@ class MetaLearning(JIIOTask):
         self.support_weight = support_weight
         self.queries = FixedPoint(Anderson(memory=6), max_steps=18) if queries is None else queries
         self.warm = FixedPoint(Anderson(memory=6), max_steps=6) if warm is None else warm
+        self.learned_start: TaskVector = TaskVector()
 
     def problem(self, batch) -> InnerProblem:  # noqa: ANN001
         """The support set's mean cross-entropy and the penalty on x, one row a task."""
@@ -100,6 +103,22 @@ class MetaLearning(JIIOTask):
         with torch.no_grad():
             f = packed(self.net, batch.support)
             return replace(start, z=self.warm(lambda z: f(z, start.x), start.z).value)
+
+    @torch.no_grad()
+    def informed_start(self, batch) -> Augmented:  # noqa: ANN001
+        """x by regression from the support images' equilibria at x = 0, and z as it is there; mu = 0."""
+        start = self.start(batch)
+        return replace(start, x=self.learned_start(self._seen(batch, start)))
+
+    @torch.no_grad()
+    def examples(self, batch, start: Augmented, v: Augmented) -> dict[str, Tensor]:  # noqa: ANN001
+        """Task vectors, and what the net saw at x = 0."""
+        return {"x": v.x, "features": self._seen(batch, start)}
+
+    def _seen(self, batch, start: Augmented) -> Tensor:  # noqa: ANN001
+        """Summaries of the support images' z ``(T, E n)``, averaged over the images of a class ``(T, N k)``."""
+        each = self.net.summary(start.z.reshape(-1, self.net.hidden))
+        return class_means(each.unflatten(0, batch.support_label.shape), batch.support_label)
 
     def outer_loss(self, batch, problem: InnerProblem) -> Loss:  # noqa: ANN001
         """The mean cross-entropy of the query images, of their own z."""

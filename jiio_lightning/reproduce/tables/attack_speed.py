@@ -98,9 +98,9 @@ def _compare(budget: Budget, timed: Timed, data: str, regime: str, baseline: str
     return Run(name, "compare", found.config, overrides, classifier(found, data, 1.0, regime))
 
 
-def attacking(found: Attacked) -> Overrides:
-    """Overrides of a command that times attacks at eps = 1 by JIIO's fast one."""
-    fast = ("--solver", "conf/solver/adversarial_joint_fast.yaml", "--model.eps", "1", "--model.warm.max_steps", "6")
+def attacking(found: Attacked, solver: str = "adversarial_joint_fast") -> Overrides:
+    """Overrides of a command that attacks at eps = 1 by a solver in conf/solver, JIIO's fast one unless given."""
+    fast = ("--solver", f"conf/solver/{solver}.yaml", "--model.eps", "1", "--model.warm.max_steps", "6")
     return (*fast, *found.overrides, *UNVALIDATED)
 
 

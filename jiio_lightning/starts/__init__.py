@@ -1,0 +1,8 @@
+"""Learned starts: where the solve of a trained net begins, regressed from problems that it has solved."""
+
+from jiio_lightning.starts.base import LearnedStart
+from jiio_lightning.starts.class_perturbation import ClassPerturbation
+from jiio_lightning.starts.linear_decoder import LinearDecoder
+from jiio_lightning.starts.task_vector import TaskVector
+
+__all__ = ["ClassPerturbation", "LearnedStart", "LinearDecoder", "TaskVector"]

@@ -1,0 +1,34 @@
+"""The start of attacks: the perturbation that is best for a class on average."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from jiio_lightning.starts.base import LearnedStart, enough
+
+
+class ClassPerturbation(LearnedStart):
+    r"""The mean of what the solver has found for images of a class: a universal perturbation (Moosavi-Dezfooli et al. 2017) each.
+
+    .. math:: \bar\delta_c = \frac{1}{N_c} \sum_{i : y_i = c} \delta_i^*
+
+    Only its direction counts: an attack starts from the allowed perturbation that goes farthest that way. A class without
+    examples starts at 0.
+    """
+
+    directions: Tensor
+    """One a class ``(num_classes, d)``."""
+
+    def regress(self, *, x: Tensor, label: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+        """From perturbations ``(N, d)`` of images with labels ``(N,)``."""
+        enough(x, 1, "perturbations")
+        member = F.one_hot(label).to(x)
+        return {"directions": (member.T @ x) / member.sum(dim=0).clamp_min(1).unsqueeze(1)}
+
+    def forward(self, label: Tensor) -> Tensor:
+        """Directions ``(B, d)`` for the classes ``(B,)``; 0 for one that was not met."""
+        known = label < len(self.directions)
+        found = self.directions[torch.where(known, label, 0)]
+        return torch.where(known.unsqueeze(1), found, 0.0)
