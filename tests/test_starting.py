@@ -1,0 +1,176 @@
+"""``jiio learn_start``: what it keeps beside the weights, who starts there, and who refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from jiio_lightning.attacks.named import JIIO
+from jiio_lightning.callbacks import AugmentedDEQSolver
+from jiio_lightning.core import Joint
+from jiio_lightning.data import ImageBatch
+from jiio_lightning.tasks import AdversarialTraining
+from tests.attacks.smooth import Smooth
+from tests.conftest import TINY, call, metrics
+from tests.tasks.test_generation import batch, task
+from tests.test_cli import error, load
+
+CONFIG = ("--config", "tiny.yaml", "--data.train_limit", 300, "--model.one_cycle", False)
+
+
+def checkpoint(name: str) -> tuple[str, str]:
+    """The option."""
+    return "--ckpt_path", f"runs/tiny/checkpoints/{name}.ckpt"
+
+
+def solver(learned: bool, stage: str, model) -> AugmentedDEQSolver:  # noqa: ANN001
+    made = AugmentedDEQSolver(Joint(max_steps=8), Joint(max_steps=8), learned_start=learned)
+    made.setup(None, model, stage)
+    return made
+
+
+def learned_generation():  # noqa: ANN201
+    model = task()
+    examples = {"x": torch.randn(20, 3), "z": torch.randn(20, model.net.hidden), "image": torch.randn(20, 1, 8, 8)}
+    model.learned_start.fit(examples)
+    return model
+
+
+def test_only_evaluation_with_a_solver_that_wants_it_starts_there():
+    model, given = learned_generation(), batch()
+    x, z = model.learned_start(given.image)
+    solver(True, "test", model)
+    model.eval()
+    assert torch.equal(model.begin(given).x, x) and torch.equal(model.begin(given).z, z)
+    assert not model.train().begin(given).x.any() and not model.start(given).z.any()
+    solver(False, "test", model)
+    assert not model.eval().begin(given).x.any()
+
+
+def test_a_start_that_is_missing_or_stale():
+    model = task().eval()
+    solver(True, "test", model)
+    with pytest.raises(ValueError, match="the checkpoint has no learned start: run `jiio learn_start`"):
+        model.begin(batch())
+    with pytest.raises(ValueError, match="solver.learned_start is for trained weights"):
+        solver(True, "fit", model)
+    model = learned_generation()
+    model.on_fit_start()
+    assert not model.learned_start.fitted
+
+
+def test_it_travels_with_the_weights_and_nowhere_else():
+    """Into a task of the same kind; a checkpoint without one takes an old one away; other tasks leave it aside."""
+    with_start, without = learned_generation().state_dict(), task().state_dict()
+    model = task()
+    model.load_state_dict(with_start)
+    assert model.learned_start.fitted and torch.equal(model.learned_start.mean, with_start["learned_start.mean"])
+    model.load_state_dict(without)
+    assert not model.learned_start.fitted and model.state_dict().keys() == without.keys()
+    model.learned_start = None  # as a task without one
+    model.load_state_dict(with_start)
+
+
+def test_the_run_files_own_attack_begins_there():
+    """From the direction that was learned for its class, and no other attack does."""
+    model = AdversarialTraining(Smooth(), eps=0.4).double().eval()
+    given = torch.rand(3, 1, 2, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    directions = torch.randn(3, 6, dtype=torch.float64)
+    model.learned_start.fit({"x": directions, "label": torch.arange(3)})
+    solver(True, "test", model)
+    images = ImageBatch(given, torch.arange(3), torch.arange(3))
+    wanted = 0.4 * directions / directions.norm(dim=1, keepdim=True)
+    assert torch.allclose(model.begin(images).x, wanted)
+    assert torch.allclose(model.attack(JIIO).first(model.target(images)), wanted)
+    solver(False, "test", model)
+    assert not model.attack(JIIO).first(model.target(images)).any()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, prepared) -> Path:
+    """A generator of digits after 40 steps, and its learned start beside it."""
+    folder = tmp_path_factory.mktemp("started")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("JIIO_DATA", str(prepared))
+        Path("tiny.yaml").write_text(TINY)
+        assert call("fit", *CONFIG, "--trainer.max_steps", 40, "--trainer.val_check_interval", 40) == 0
+        assert call("learn_start", *CONFIG, *checkpoint("last"), "--samples", 200, "--held_out", 20) == 0
+    return folder
+
+
+@pytest.fixture
+def here(folder, prepared, monkeypatch) -> Path:
+    """The folder, to work in."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("JIIO_DATA", str(prepared))
+    return folder / "runs/tiny"
+
+
+def test_the_command_keeps_the_weights_and_lowers_the_first_cost(here):
+    plain, started = (load(here / f"checkpoints/{name}.ckpt")["state_dict"] for name in ("last", "last_started"))
+    assert all(torch.equal(tensor, started[name]) for name, tensor in plain.items())
+    own = {name.removeprefix("learned_start.") for name in started.keys() - plain.keys()}
+    assert own == {"columns", "states", "mean", "penalty"}
+    record = json.loads((here / "learn_start/learn_start.json").read_text())
+    assert (record["samples"], record["held_out"]) == (200, 20) and record["learned"] < 0.8 * record["plain"]
+
+
+def test_few_steps_from_it_do_better(here):
+    """Than from x = 0, by the same solver."""
+    errors = []
+    for name, learned in (("last", False), ("last_started", True)):
+        words = ("--solver.learned_start", learned, "--solver.test.max_steps", 3)
+        assert call("test", *CONFIG, *checkpoint(name), *words) == 0
+        newest = max(Path("runs/tiny").glob("version_*"), key=lambda path: path.stat().st_mtime)
+        errors.append(float(metrics(newest)[0]["test/error"]))
+    assert errors[1] < 0.9 * errors[0], errors
+
+
+def test_an_inverse_problem_takes_the_generators(here):
+    config = yaml.safe_load(Path("tiny.yaml").read_text())
+    config["model"]["class_path"] = "jiio_lightning.tasks.Inverse"
+    config["model"]["init_args"]["operator"] = {"class_path": "jiio_lightning.core.operators.SquareMask"}
+    Path("inverse.yaml").write_text(yaml.safe_dump(config))
+    assert (
+        call(
+            "test",
+            "--config",
+            "inverse.yaml",
+            "--data.train_limit",
+            300,
+            "--solver.learned_start",
+            True,
+            *checkpoint("last_started"),
+        )
+        == 0
+    )
+
+
+def test_training_goes_on_without_it(here, tmp_path):
+    """From a checkpoint that has one: the weights change, and the start goes."""
+    words = ("--trainer.max_steps", 42, "--trainer.val_check_interval", 2, "--trainer.default_root_dir", tmp_path)
+    assert call("fit", *CONFIG, *words, *checkpoint("last_started")) == 0
+    newest = max(Path("runs").rglob("*.ckpt"), key=lambda path: path.stat().st_mtime)
+    assert not any(name.startswith("learned_start") for name in load(newest)["state_dict"])
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "complaint"),
+    [
+        ("learn_start", ("--samples", 0), "needs --samples and --held_out of at least 1, got 0 and 64"),
+        ("learn_start", ("--samples", 9), "4 latent numbers needs at least 10 solved samples, got 9: raise --samples"),
+        ("learn_start", ("--solver.learned_start", True), "give it a solver without learned_start"),
+        ("test", ("--solver.learned_start", True), "no learned start: run `jiio learn_start` on it"),
+        ("fit", ("--solver.learned_start", True), "solver.learned_start is for trained weights"),
+    ],
+)
+def test_what_is_refused(here, capsys, command, words, complaint):
+    before = {path: path.stat().st_mtime for path in here.rglob("*.ckpt")}
+    assert call(command, *CONFIG, *checkpoint("last"), *words) == 1
+    assert complaint in error(capsys)
+    assert before == {path: path.stat().st_mtime for path in here.rglob("*.ckpt")}
