@@ -57,7 +57,7 @@ class JIIOTrainer(Trainer):
             datamodule: its data.
             ckpt_path: weights.
             samples: training samples (tasks, for few-shot learning) to solve.
-            held_out: test samples on which the costs with and without the start are measured.
+            held_out: test samples, at most, on which the costs with and without the start are measured.
             out: the new checkpoint; NAME_started.ckpt beside NAME.ckpt unless given.
 
         Raises:
@@ -76,14 +76,16 @@ class JIIOTrainer(Trainer):
         began = time.perf_counter()
         solved = learn(model, datamodule.train_dataloader(), samples)
         seconds = time.perf_counter() - began
-        plain, learned = judge(model, first(datamodule, held_out, model))
+        judged = first(datamodule, held_out, model, fewer=True)
+        plain, learned = judge(model, judged)
         save(model, source, target)
-        done = Learned(target, solved, held_out, plain, learned, seconds)
+        count = sum(len(batch.index) for batch in judged)
+        done = Learned(target, solved, count, plain, learned, seconds)
         folder = Path(self.default_root_dir) / "learn_start"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "learn_start.json").write_text(json.dumps(done.record(), indent=1))
         rank_zero_info(
-            f"cost of {held_out} held-out samples where solves have started: {plain:.4g}, at the learned start: {learned:.4g}\n"
+            f"cost of {count} held-out samples where solves have started: {plain:.4g}, at the learned start: {learned:.4g}\n"
             f"checkpoint: {target}"
         )
         return done

@@ -99,7 +99,7 @@ def folder(tmp_path_factory, prepared) -> Path:
         patch.setenv("JIIO_DATA", str(prepared))
         Path("tiny.yaml").write_text(TINY)
         assert call("fit", *CONFIG, "--trainer.max_steps", 40, "--trainer.val_check_interval", 40) == 0
-        assert call("learn_start", *CONFIG, *checkpoint("last"), "--samples", 200, "--held_out", 20) == 0
+        assert call("learn_start", *CONFIG, *checkpoint("last"), "--samples", 200) == 0
     return folder
 
 
