@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,9 +29,22 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
+def claim_file(path: Path) -> None:
+    """Make sure that a checkpoint can be written.
+
+    Raises:
+        ValueError: if there is a folder of that name, or no place for it.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be written ({error.strerror}): name another file by --out") from error
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise ValueError(f"{path} is a folder or in one that cannot be written: name another file by --out")
+
+
 def write_checkpoint(checkpoint: Mapping[str, Any], path: Path) -> None:
     """Write a checkpoint whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
     try:
         torch.save(dict(checkpoint), part)

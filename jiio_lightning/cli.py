@@ -73,7 +73,7 @@ class JIIOCLI(LightningCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """Lightning's commands, and the trainer's own."""
-        own = ("learn_start", "compare", "front", "attack", "sample")
+        own = ("compare", "front", "attack", "sample", "learn_start")
         return LightningCLI.subcommands() | {name: {"model", "datamodule"} for name in own}
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:

@@ -198,7 +198,8 @@ class Bench:
         resolve: solves z at a given x, tightly.
         evaluate: figures beside the cost.
         repeats: of each timed solve.
-        plain: makes the start without what was learned; ``start`` unless given.
+        plain: makes the start that training has; ``start`` unless given.
+        learned: makes the learned start; ``start`` unless given.
     """
 
     def __init__(
@@ -209,10 +210,12 @@ class Bench:
         evaluate: Evaluate = no_figures,
         repeats: int = 3,
         plain: Callable[[], Augmented] | None = None,
+        learned: Callable[[], Augmented] | None = None,
     ) -> None:
         self.problem = problem
         self.start = start
         self.plain = start if plain is None else plain
+        self.learned = start if learned is None else learned
         self.resolve = resolve
         self.evaluate = evaluate
         self.repeats = repeats

@@ -58,4 +58,5 @@ def bench_on(batch: Any, model: JIIOTask, repeats: int = 1) -> Bench:
         partial(model.evaluate, batch, problem),
         repeats,
         plain=partial(model.start, batch),
+        learned=partial(model.informed_start, batch),
     )

@@ -14,7 +14,7 @@ from torch.nn.utils import parametrize
 from tqdm import tqdm
 
 from jiio_lightning.checkpoint import read_checkpoint, write_checkpoint
-from jiio_lightning.tasks.base import JIIOTask
+from jiio_lightning.tasks.base import LEARNED, JIIOTask
 
 
 @dataclass(frozen=True)
@@ -74,12 +74,13 @@ def _enough(batches: Iterable[Any], samples: int) -> Iterator[Any]:
 
 
 def _solved(task: JIIOTask, batch: Any, most: int) -> dict[str, Tensor]:
-    """The examples of the first ``most`` samples of a batch, on the host, without those that were not solved."""
+    """The examples of the first ``most`` samples of a batch, on the host, without those that met a value that is not finite."""
     batch = move_data_to_device(type(batch)(*(part[:most] for part in batch)), task.device)
     with parametrize.cached():
         start = task.start(batch)
         solution = task.inner(task.problem(batch), start)
         rows = task.examples(batch, start, solution.v)
+    task.injected.check(solution)
     return {name: tensor[solution.finite].cpu() for name, tensor in rows.items()}
 
 
@@ -99,6 +100,7 @@ def judge(task: JIIOTask, batches: Iterable[Any]) -> tuple[float, float]:
 
 def save(task: JIIOTask, source: Path, target: Path) -> None:
     """The checkpoint ``source`` with the task's start beside its weights, whole or not at all."""
-    checkpoint = dict(read_checkpoint(source))
-    checkpoint["state_dict"] = {name: tensor.cpu() for name, tensor in task.state_dict().items()}
-    write_checkpoint(checkpoint, target)
+    checkpoint = read_checkpoint(source)
+    weights = {name: tensor for name, tensor in checkpoint["state_dict"].items() if not name.startswith(LEARNED)}
+    start = {name: tensor.cpu() for name, tensor in task.state_dict().items() if name.startswith(LEARNED)}
+    write_checkpoint(checkpoint | {"state_dict": weights | start}, target)

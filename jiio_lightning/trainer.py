@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -17,14 +16,15 @@ from tqdm import tqdm
 from jiio_lightning.attacks.pgd import PGD
 from jiio_lightning.bench.front import DEFAULT, Contender, Front, race
 from jiio_lightning.bench.front_report import write_front
-from jiio_lightning.checkpoint import read_checkpoint
+from jiio_lightning.checkpoint import claim_file, read_checkpoint
 from jiio_lightning.comparison import Bench, Comparison, Curve, mean_curve, paper_baseline, with_budget
 from jiio_lightning.core.joint import Joint
 from jiio_lightning.core.nested import Nested
 from jiio_lightning.data.module import ImageDataModule
 from jiio_lightning.held_out import bench_on, first, groups
 from jiio_lightning.metrics.pca import pca_error
-from jiio_lightning.report import write_report
+from jiio_lightning.provenance import provenance
+from jiio_lightning.report import write_json, write_report
 from jiio_lightning.robustness import Robustness, measure, write_robustness
 from jiio_lightning.sampling import DENSITY, GRID, IMAGES, Samples, claim, make_density, training_latents, write_samples
 from jiio_lightning.starting import Learned, judge, learn, save
@@ -61,15 +61,21 @@ class JIIOTrainer(Trainer):
             out: the new checkpoint; NAME_started.ckpt beside NAME.ckpt unless given.
 
         Raises:
-            ValueError: if the task has no such start, there are too few samples or the checkpoint cannot be used.
+            ValueError: if the task has no such start, there are too few samples, there is more than one process, --out is a
+                folder, the checkpoint cannot be used, or the start costs more than what there was.
         """
-        if model.learned_start is None:
-            raise ValueError(f"learn_start needs a task with an inner problem, the run file has {type(model).__name__}")
+        if not isinstance(model, JIIOTask) or model.learned_start is None:
+            raise ValueError(f"learn_start needs a task that knows a start, the run file has {type(model).__name__}")
         if min(samples, held_out) < 1:
             raise ValueError(f"learn_start needs --samples and --held_out of at least 1, got {samples} and {held_out}")
+        if samples < model.learned_start.least:
+            raise ValueError(f"learn_start needs --samples of at least {model.learned_start.least} for this net, got {samples}")
         source = Path(ckpt_path)
         target = source.with_name(f"{source.stem}_started{source.suffix}") if out is None else Path(out)
-        self._load(model, datamodule, ckpt_path)
+        if self.world_size > 1:
+            raise ValueError(f"learn_start runs in one process, this run has {self.world_size}: set trainer.devices: 1")
+        claim_file(target)
+        self._load(model, datamodule, ckpt_path, begins=False)
         if model.injected.learned_start:
             raise ValueError("learn_start solves from where training starts: give it a solver without learned_start")
         datamodule.setup("fit")
@@ -78,12 +84,17 @@ class JIIOTrainer(Trainer):
         seconds = time.perf_counter() - began
         judged = first(datamodule, held_out, model, fewer=True)
         plain, learned = judge(model, judged)
+        if not learned < plain:
+            raise ValueError(
+                f"the learned start costs {learned:.4g} on held-out samples, {plain:.4g} is where training starts: nothing was "
+                "written; raise --samples, or give the solver more steps"
+            )
         save(model, source, target)
         count = sum(len(batch.index) for batch in judged)
         done = Learned(target, solved, count, plain, learned, seconds)
         folder = Path(self.default_root_dir) / "learn_start"
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "learn_start.json").write_text(json.dumps(done.record(), indent=1))
+        write_json(folder / "learn_start.json", done.record() | {"provenance": provenance()})
         rank_zero_info(
             f"cost of {count} held-out samples where solves have started: {plain:.4g}, at the learned start: {learned:.4g}\n"
             f"checkpoint: {target}"
@@ -107,8 +118,8 @@ class JIIOTrainer(Trainer):
     ) -> Comparison:
         """Compare the run file's joint solver with the nested baseline on held-out samples.
 
-        The joint solver starts where the task says, which for an attack may be a solve of z (``model.warm``), and is charged for
-        it; the baseline starts from z = 0.
+        The joint solver starts where the task and ``solver.learned_start`` say, which for an attack may be a solve of z
+        (``model.warm``), and is charged for it; the baseline starts from the x of training and z = 0.
 
         Args:
             model: the task.
@@ -194,6 +205,11 @@ class JIIOTrainer(Trainer):
             raise ValueError(f"front needs a --tolerance of at least 0, got {tolerance:g}")
         self._load(model, datamodule, ckpt_path)
         contenders = {DEFAULT: Contender("joint", model.injected.budget(model), budgets)} | solvers
+        wanting = [name for name, contender in solvers.items() if contender.begins == "learned"]
+        if wanting and not model.has_learned_start:
+            raise ValueError(
+                f"{wanting[0]} starts at the learned start: run `jiio learn_start` on the checkpoint, or leave it out"
+            )
         batch = groups(datamodule, samples, skip + 1, model)[-1]
         entries = race(partial(bench_on, batch, model), model.net, contenders, repeats)
         front = Front(entries, samples, repeats, tolerance)
@@ -275,21 +291,24 @@ class JIIOTrainer(Trainer):
         if min(n, latents, batch_size) < 1:
             raise ValueError(f"sample needs --n, --latents and --batch_size of at least 1, got {n}, {latents} and {batch_size}")
         chosen = make_density(density, model)
-        folder = claim(Path(self.default_root_dir) / "samples" if out is None else Path(out))
         self._load(model, datamodule, ckpt_path)
+        folder = claim(Path(self.default_root_dir) / "samples" if out is None else Path(out))
         found = training_latents(model, datamodule.dataset("train"), latents, batch_size)
         chosen.fit(found, seed).save(folder / DENSITY)
         write_samples(model, chosen, folder, n, batch_size, seed)
         rank_zero_info(f"samples: {n} images in {folder / IMAGES}, the first ones in {folder / GRID}")
         return Samples(folder, n, found, chosen)
 
-    def _load(self, model: LightningModule, datamodule: LightningDataModule, ckpt_path: str) -> None:
+    def _load(self, model: LightningModule, datamodule: LightningDataModule, ckpt_path: str, begins: bool = True) -> None:
+        """The weights and the test data; ``begins``: the solver's start is looked for at once, not in the first solve."""
         datamodule.prepare_data()
         datamodule.setup("test")
         model.load_state_dict(read_checkpoint(Path(ckpt_path))["state_dict"])
         for callback in self.callbacks:
             callback.setup(self, model, "test")
         model.to(self.strategy.root_device).eval()
+        if begins and isinstance(model, JIIOTask):
+            model.check_start()
 
 
 def _paper_baseline(model: JIIOTask) -> Nested:

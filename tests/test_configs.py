@@ -117,15 +117,16 @@ def test_contenders_of_a_front(jiio, capsys, path):
     words = ("front", "--config", "tiny.yaml", "--ckpt_path", "last", "--solvers", path)
     assert jiio(*words, "--print_config") == 0
     contenders, said = yaml.safe_load(capsys.readouterr().out)["solvers"], yaml.safe_load(path.read_text())
-    assert {"paper", "nested", "joint"} == {contender["family"] for contender in contenders.values()}
+    assert {"paper", "nested", "started", "joint"} == {contender["family"] for contender in contenders.values()}
     for name, contender in contenders.items():
         settings = contender["solver"]["init_args"]
         assert contender["budgets"] == said[name]["budgets"] and "max_steps" not in said[name]["solver"]["init_args"]
         if contender["family"] == "paper":
             solves = (settings[name]["init_args"]["max_steps"] for name in ("forward", "backward"))
             assert (*solves, settings["warm"]) == (18, 20, False), "Table 9"
-        elif contender["family"] == "nested":
+        elif contender["family"] in ("nested", "started"):
             assert settings["warm"], "a cold one is the paper's"
+        assert contender["start"] == ("plain" if contender["family"] == "joint" and not name.startswith("our start") else None)
 
 
 @pytest.mark.parametrize("path", fragments("data"))

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
+from jiio_lightning import trainer
 from jiio_lightning.attacks.named import JIIO
 from jiio_lightning.callbacks import AugmentedDEQSolver
 from jiio_lightning.core import Joint
 from jiio_lightning.data import ImageBatch
 from jiio_lightning.tasks import AdversarialTraining
+from jiio_lightning.tasks.base import LEARNED
 from tests.attacks.smooth import Smooth
-from tests.conftest import TINY, call, metrics
+from tests.conftest import REPO, TINY, call, metrics
 from tests.tasks.test_generation import batch, task
 from tests.test_cli import error, load
 
 CONFIG = ("--config", "tiny.yaml", "--data.train_limit", 300, "--model.one_cycle", False)
+BRIEF = ("--trainer.max_steps", 2, "--trainer.limit_val_batches", 0, "--trainer.num_sanity_val_steps", 0)
 
 
 def checkpoint(name: str) -> tuple[str, str]:
@@ -114,9 +118,10 @@ def here(folder, prepared, monkeypatch) -> Path:
 def test_the_command_keeps_the_weights_and_lowers_the_first_cost(here):
     plain, started = (load(here / f"checkpoints/{name}.ckpt")["state_dict"] for name in ("last", "last_started"))
     assert all(torch.equal(tensor, started[name]) for name, tensor in plain.items())
-    own = {name.removeprefix("learned_start.") for name in started.keys() - plain.keys()}
+    own = {name.removeprefix(LEARNED) for name in started.keys() - plain.keys()}
     assert own == {"columns", "states", "mean", "penalty"}
     record = json.loads((here / "learn_start/learn_start.json").read_text())
+    assert record["provenance"]["command"].startswith("jiio learn_start")
     assert (record["samples"], record["held_out"]) == (200, 20) and record["learned"] < 0.8 * record["plain"]
 
 
@@ -151,19 +156,23 @@ def test_an_inverse_problem_takes_the_generators(here):
     )
 
 
-def test_training_goes_on_without_it(here, tmp_path):
+def test_training_goes_on_without_it(here, tmp_path, monkeypatch):
     """From a checkpoint that has one: the weights change, and the start goes."""
-    words = ("--trainer.max_steps", 42, "--trainer.val_check_interval", 2, "--trainer.default_root_dir", tmp_path)
-    assert call("fit", *CONFIG, *words, *checkpoint("last_started")) == 0
-    newest = max(Path("runs").rglob("*.ckpt"), key=lambda path: path.stat().st_mtime)
-    assert not any(name.startswith("learned_start") for name in load(newest)["state_dict"])
+    source = Path("runs/tiny/checkpoints/last_started.ckpt").resolve()
+    monkeypatch.chdir(tmp_path)
+    Path("tiny.yaml").write_text(TINY)
+    assert call("fit", *CONFIG, "--trainer.max_steps", 42, "--ckpt_path", source) == 0
+    assert not any(name.startswith(LEARNED) for name in load(Path("runs/tiny/checkpoints/last.ckpt"))["state_dict"])
 
 
 @pytest.mark.parametrize(
     ("command", "words", "complaint"),
     [
         ("learn_start", ("--samples", 0), "needs --samples and --held_out of at least 1, got 0 and 64"),
-        ("learn_start", ("--samples", 9), "4 latent numbers needs at least 10 solved samples, got 9: raise --samples"),
+        ("learn_start", ("--samples", 9), "learn_start needs --samples of at least 10 for this net, got 9"),
+        ("learn_start", ("--out", "runs"), "runs is a folder or in one that cannot be written: name another file by --out"),
+        ("learn_start", ("--out", "tiny.yaml/start.ckpt"), "cannot be written (File exists): name another file by --out"),
+        ("learn_start", ("--solver.test.max_steps", 1), "left all latents where they started: give the solver more steps"),
         ("learn_start", ("--solver.learned_start", True), "give it a solver without learned_start"),
         ("test", ("--solver.learned_start", True), "no learned start: run `jiio learn_start` on it"),
         ("fit", ("--solver.learned_start", True), "solver.learned_start is for trained weights"),
@@ -174,3 +183,49 @@ def test_what_is_refused(here, capsys, command, words, complaint):
     assert call(command, *CONFIG, *checkpoint("last"), *words) == 1
     assert complaint in error(capsys)
     assert before == {path: path.stat().st_mtime for path in here.rglob("*.ckpt")}
+
+
+def test_a_start_that_is_no_better_is_not_kept(here, monkeypatch, capsys):
+    monkeypatch.setattr(trainer, "judge", lambda *args: (2.0, math.nan))
+    assert call("learn_start", *CONFIG, *checkpoint("last"), "--samples", 20, "--out", "worse.ckpt") == 1
+    assert "costs nan on held-out samples, 2 is where training starts: nothing was written" in error(capsys)
+    assert not Path("worse.ckpt").exists()
+
+
+def test_over_the_source_and_over_an_older_start(here, tmp_path):
+    """The weights, whatever else the checkpoint holds and one start: the newer one."""
+    copy = tmp_path / "both.ckpt"
+    contents = load(here / "checkpoints/last_started.ckpt")
+    contents["state_dict"] |= {"encoder.weight": torch.ones(2), f"{LEARNED}old": torch.ones(1)}
+    torch.save(contents, copy)
+    assert call("learn_start", *CONFIG, "--ckpt_path", copy, "--out", copy, "--samples", 100) == 0
+    after = load(copy)
+    assert after["state_dict"].keys() == contents["state_dict"].keys() - {f"{LEARNED}old"}
+    assert after["optimizer_states"] and after["global_step"] == 40 and not list(tmp_path.glob("*.part"))
+    assert not torch.equal(after["state_dict"][f"{LEARNED}mean"], contents["state_dict"][f"{LEARNED}mean"])
+
+
+def test_a_task_without_a_start(jiio, capsys):
+    """An autoencoder has no inner problem."""
+    assert jiio("fit", "--config", REPO / "tasks/digits_vae.yaml", *BRIEF) == 0
+    last = next(Path("runs").rglob("last.ckpt"))
+    assert jiio("learn_start", "--config", REPO / "tasks/digits_vae.yaml", "--ckpt_path", last) == 1
+    assert "learn_start needs a task that knows a start, the run file has Autoencoding" in error(capsys)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("digits_adversarial", ("--solver", REPO / "conf/solver/adversarial_joint_fast.yaml")),
+        ("digits_meta", ("--data.batch_size", 4, "--data.test_episodes", 8)),
+    ],
+)
+def test_attacks_and_few_shot_tasks(jiio, name, words):
+    """By command: learned, and evaluated from there."""
+    config = ("--config", REPO / f"tasks/{name}.yaml")
+    data = words if name == "digits_meta" else ("--data.test_limit", 20)
+    assert jiio("fit", *config, *BRIEF, *(words if name == "digits_meta" else ())) == 0
+    last = next(Path("runs").rglob("last.ckpt"))
+    assert jiio("learn_start", *config, *words, "--ckpt_path", last, "--samples", 40) == 0
+    started = REPO / f"conf/solver/{'adversarial' if name == 'digits_adversarial' else 'meta'}_started.yaml"
+    assert jiio("test", *config, *data, "--solver", started, "--ckpt_path", last.with_name("last_started.ckpt")) == 0

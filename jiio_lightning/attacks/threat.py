@@ -14,6 +14,8 @@ from jiio_lightning.core.projections import Box, BoxedBall, L2Ball
 from jiio_lightning.core.steps import Normalised, Schedule, Sign, StepInput, StepRule
 
 Norm = Literal["l2", "linf"]
+FAR = 1e3
+"""Radii that are as good as infinity for float32."""
 SLACK = 1e-5
 """Relative rounding that a perturbation may be outside by."""
 
@@ -60,7 +62,7 @@ class ThreatModel:
 
     def farthest(self, image: Tensor, direction: Tensor) -> Tensor:
         """The allowed perturbations ``(B, d)`` of images ``(B, d)`` that go farthest along directions ``(B, d)``; 0 along 0."""
-        step = self.steepest(self.eps)
+        step = self.steepest(FAR * self.eps)  # the projection of a far point: with a pixel box, of ever more pixels at its walls
         cost = direction.new_zeros(len(direction))
         moved, _ = step.step(StepInput(torch.zeros_like(direction), -direction, cost, cost, 0, 1), step.init(direction))
         return self.projection(image)(moved)

@@ -27,9 +27,9 @@ from jiio_lightning.core.kkt import kkt_residual
 from jiio_lightning.core.nested import Nested
 
 Family = Literal["paper", "nested", "started", "joint"]
-Start = Literal["zero", "plain", "learned"]
-STARTS: dict[Family, Start] = {"paper": "zero", "nested": "plain", "started": "learned", "joint": "learned"}
-"""Where a family starts: at z = mu = 0; where training starts; where the run file's solver does."""
+Start = Literal["zero", "plain", "learned", "own"]
+STARTS: dict[Family, Start] = {"paper": "zero", "nested": "plain", "started": "learned", "joint": "own"}
+"""Where a family starts: at z = mu = 0; where training does; at the learned start; where the run file's solver does."""
 DEFAULT = "default"
 """The run file's own ``solver.test`` among the contenders."""
 RIVALS: dict[Family, str] = {
@@ -54,10 +54,11 @@ class Contender:
         solver: with all of its settings but the budget.
         budgets: steps in x, each a solve of its own. The x that is returned is the last one that was looked at: it has moved
             once less.
-        start: where it starts, which is in its time; the family's own (``STARTS``) unless given.
+        start: where one of the family ``joint`` starts; the others' starts are those of their family (``STARTS``). The making of
+            a start is in the time of a solve.
 
     Raises:
-        ValueError: for budgets that cannot be run, or a Nested family whose solver is another.
+        ValueError: for budgets that cannot be run, or a Nested family with another solver or a start that is not its own.
     """
 
     family: Family
@@ -70,6 +71,13 @@ class Contender:
             raise ValueError(f"a contender needs one or more budgets of at least 1 step, got {list(self.budgets)}")
         if self.family in RIVALS and not isinstance(self.solver, Nested):
             raise ValueError(f"the contenders of family {self.family} are Nested solvers, this one is {describe(self.solver)}")
+        if self.family in RIVALS and self.start not in (None, STARTS[self.family]):
+            raise ValueError(f"the contenders of family {self.family} start at {STARTS[self.family]}, not at {self.start}")
+
+    @property
+    def begins(self) -> Start:
+        """Where it starts."""
+        return self.start or STARTS[self.family]
 
     @property
     def typical(self) -> int:
@@ -116,6 +124,7 @@ class Entry:
     Args:
         name: of the contender.
         family: its own.
+        start: where it starts.
         solver: all of its settings.
         points: one for each budget.
         peak_mib: memory that one solve allocates, at most.
@@ -123,6 +132,7 @@ class Entry:
 
     name: str
     family: Family
+    start: Start
     solver: str
     points: list[Measured]
     peak_mib: float
@@ -275,6 +285,7 @@ def race(make: Callable[[], Bench], net: nn.Module, contenders: Mapping[str, Con
         Entry(
             name,
             contender.family,
+            contender.begins,
             describe(contender.solver),
             [_timed(judged[name, budget], seconds[name, budget]) for budget in sorted(contender.budgets)],
             peaks[name],
@@ -284,9 +295,8 @@ def race(make: Callable[[], Bench], net: nn.Module, contenders: Mapping[str, Con
 
 
 def _solve(bench: Bench, contender: Contender, budget: int) -> tuple[float, InnerSolution]:
-    starts = {"zero": bench.cold, "plain": bench.plain, "learned": bench.start}
-    start = contender.start or STARTS[contender.family]
-    return bench.timed(with_budget(contender.solver, budget), starts[start])
+    starts = {"zero": bench.cold, "plain": bench.plain, "learned": bench.learned, "own": bench.start}
+    return bench.timed(with_budget(contender.solver, budget), starts[contender.begins])
 
 
 def _peak(bench: Bench, contender: Contender) -> float:

@@ -17,7 +17,7 @@ from jiio_lightning.report import cost_label, logarithmic, save, write_json
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402
 
-LOOKS = {"paper": ("Oranges", ":"), "nested": ("Blues", "--"), "joint": ("Greens", "-")}
+LOOKS = {"paper": ("Oranges", ":"), "nested": ("Blues", "--"), "started": ("Purples", "-."), "joint": ("Greens", "-")}
 """Colours and line of each family."""
 MARKERS = "s^Dv<>pX"
 """Of its members, in turn."""

@@ -34,7 +34,7 @@ class SolveCurves(Callback):
             return
         first, trace = type(batch)(*(part[: self.samples] for part in batch)), Trace()
         with parametrize.cached():
-            pl_module.inner(pl_module.problem(first), pl_module.start(first), [trace])
+            pl_module.inner(pl_module.problem(first), pl_module.begin(first), [trace])
         medians = torch.stack([now.residual.median(dim=0).values for now in trace.snapshots])  # (steps, 3)
         costs = [float(now.cost.mean()) for now in trace.snapshots]
         residuals = {f"residual_{name}": medians[:, i].tolist() for i, name in enumerate(RESIDUALS)}

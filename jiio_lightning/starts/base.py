@@ -17,6 +17,9 @@ class LearnedStart(nn.Module, ABC):
     says; a checkpoint from before is such a one.
     """
 
+    least: int = 1
+    """Fewest solved samples that it can be fitted to."""
+
     @property
     def fitted(self) -> bool:
         """Whether there is something to start from."""
@@ -32,6 +35,9 @@ class LearnedStart(nn.Module, ABC):
         Raises:
             ValueError: if they are too few, or not finite.
         """
+        count = len(next(iter(examples.values())))
+        if count < self.least:
+            raise ValueError(f"a start needs at least {self.least} solved samples, there are {count}")
         bad = [name for name, rows in examples.items() if not bool(torch.isfinite(rows).all())]
         if bad:
             raise ValueError(f"a start cannot be learned from {', '.join(bad)} that are not finite: check the checkpoint")
@@ -50,13 +56,3 @@ class LearnedStart(nn.Module, ABC):
         for name, tensor in state_dict.items():
             if name.startswith(prefix):
                 self.register_buffer(name.removeprefix(prefix), tensor.detach().clone())
-
-
-def enough(rows: Tensor, least: int, what: str) -> None:
-    """Refuse fewer examples than a fit needs.
-
-    Raises:
-        ValueError: with how many it takes.
-    """
-    if len(rows) < least:
-        raise ValueError(f"a start of {what} needs at least {least} solved samples, got {len(rows)}: raise --samples")

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from jiio_lightning.starts.base import LearnedStart, enough
+from jiio_lightning.starts.base import LearnedStart
 
 
 class ClassPerturbation(LearnedStart):
@@ -23,7 +23,6 @@ class ClassPerturbation(LearnedStart):
 
     def regress(self, *, x: Tensor, label: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
         """From perturbations ``(N, d)`` of images with labels ``(N,)``."""
-        enough(x, 1, "perturbations")
         member = F.one_hot(label).to(x)
         return {"directions": (member.T @ x) / member.sum(dim=0).clamp_min(1).unsqueeze(1)}
 

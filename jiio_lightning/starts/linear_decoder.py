@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from jiio_lightning.starts.base import LearnedStart, enough
+from jiio_lightning.starts.base import LearnedStart
 
 JITTER = 1e-6
 """Share of the latents' mean variance that is added to each: a latent that never moves has a precision all the same."""
@@ -20,11 +20,15 @@ class LinearDecoder(LearnedStart):
               x \sim \mathcal{N}(m, \Sigma), \quad \varepsilon \sim \mathcal{N}(0, \sigma^2 I)
 
     A, b, Z and c are least squares over solved images, m and :math:`\Sigma` the moments of their latents. For a measurement
-    :math:`\hat y = M y` the start is where the posterior is highest, which is the inner problem (Eq. 20, 22) of the linear model:
+    :math:`\hat y = M y` the start is the inner problem (Eq. 20, 22) of the linear model, with a ridge that the latents give:
 
     .. math:: x_0 = \arg\min_x \| \hat y - M (A x + b) \|^2 + \sigma^2 (x - m)^\top \Sigma^{-1} (x - m), \quad z_0 = Z x_0 + c
 
-    It serves every M without being fitted again. In all a few hundred solved images, and a d x d system for each image.
+    For the image itself, and for pixels that are left out, this is the mode of the posterior; another M, and noise of the
+    measurement, would weigh the ridge otherwise, which a start can do without. It serves every M without being fitted again.
+
+    Args:
+        latent: d. A fit takes 2 (d + 1) solved images at least.
     """
 
     columns: Tensor
@@ -36,14 +40,23 @@ class LinearDecoder(LearnedStart):
     penalty: Tensor
     """sigma^2 Sigma^-1 ``(d, d)``."""
 
+    def __init__(self, latent: int) -> None:
+        super().__init__()
+        self.least = 2 * (latent + 1)
+
     def regress(self, *, x: Tensor, z: Tensor, image: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
-        """From latents ``(N, d)``, equilibria ``(N, n)`` and images ``(N, C, H, W)``, N at least 2 (d + 1)."""
-        enough(x, 2 * (x.shape[1] + 1), f"{x.shape[1]} latent numbers")
+        """From latents ``(N, d)``, equilibria ``(N, n)`` and images ``(N, C, H, W)``.
+
+        Raises:
+            ValueError: if the latents are all the same.
+        """
         inputs = _with_one(x.double())
         columns = torch.linalg.lstsq(inputs, image.flatten(1).double()).solution
         states = torch.linalg.lstsq(inputs, z.double()).solution
-        noise = (image.flatten(1) - inputs @ columns).square().mean()
+        noise = (image.flatten(1) - inputs @ columns).square().mean() * len(x) / (len(x) - inputs.shape[1])  # degrees of freedom
         covariance = torch.cov(x.double().T).reshape(x.shape[1], x.shape[1])
+        if not float(covariance.diagonal().max()) > 0:
+            raise ValueError("the solves have left all latents where they started: give the solver more steps")
         jitter = JITTER * covariance.diagonal().mean() * torch.eye(len(covariance), dtype=torch.float64, device=x.device)
         return {
             "columns": columns.unflatten(1, image.shape[1:]).to(x),

@@ -7,11 +7,10 @@ import torch
 from sklearn.linear_model import RidgeCV  # type: ignore[import-untyped]
 from torch import Tensor
 
-from jiio_lightning.starts.base import LearnedStart, enough
+from jiio_lightning.starts.base import LearnedStart
 
 STRENGTHS = np.logspace(0, 5, 11)
 """Of the ridge, for standardised features; the best one in leave-one-out counts."""
-LEAST = 32
 
 
 class TaskVector(LearnedStart):
@@ -22,6 +21,7 @@ class TaskVector(LearnedStart):
     ridge is chosen by the leave-one-out error.
     """
 
+    least = 32
     weight: Tensor
     """W ``(k, d)``."""
     bias: Tensor
@@ -29,7 +29,6 @@ class TaskVector(LearnedStart):
 
     def regress(self, *, x: Tensor, features: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
         """From task vectors ``(T, d)`` and features ``(T, k)``."""
-        enough(x, LEAST, "task vectors")
         centre, spread = features.mean(dim=0), features.std(dim=0)
         spread = spread.clamp_min(1e-3 * float(spread.max()) + torch.finfo(spread.dtype).tiny)
         ridge = RidgeCV(alphas=STRENGTHS).fit(((features - centre) / spread).cpu().numpy(), x.cpu().numpy())

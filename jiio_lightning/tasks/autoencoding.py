@@ -18,7 +18,7 @@ from jiio_lightning.core.solvers.anderson import Anderson
 from jiio_lightning.core.solvers.base import FixedPoint
 from jiio_lightning.models.interface import Code, Encoder, Generator
 from jiio_lightning.randomness import Stream, sample_generators
-from jiio_lightning.tasks.base import check_weights
+from jiio_lightning.tasks.base import LEARNED, check_weights
 from jiio_lightning.tasks.generation import check_images, reconstruction_figures
 from jiio_lightning.tasks.inverse import measure, recovery_figures
 from jiio_lightning.tasks.latents import LatentRegularizer, Plain
@@ -158,11 +158,12 @@ class Autoencoding(LightningModule):
         return adam(self, self.learning_rate, self.one_cycle)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """As in PyTorch, but weights of another net are one clear error.
+        """As in PyTorch, but weights of another net are one clear error, and a generator's learned start is left aside.
 
         Raises:
             ValueError: if a tensor is missing, of another shape, or nobody's.
         """
+        state_dict = {name: tensor for name, tensor in state_dict.items() if not name.startswith(LEARNED)}
         if strict:
             check_weights(self, state_dict)
         return super().load_state_dict(state_dict, strict, assign)

@@ -122,15 +122,25 @@ class JIIOTask(LightningModule, ABC):
         Raises:
             ValueError: if it should, and nothing was.
         """
-        if self.training or not self.injected.learned_start:
-            return False
+        self.check_start()
+        return self.injected.learned_start and not self.training
+
+    @property
+    def has_learned_start(self) -> bool:
+        """Whether there is one to start from."""
+        return self.learned_start is not None and self.learned_start.fitted
+
+    def check_start(self) -> None:
+        """Refuse to evaluate with a solver that wants a learned start, where there is none.
+
+        Raises:
+            ValueError: if so.
+        """
+        if self.solver is None or not self.solver.learned_start or self.training or self.has_learned_start:
+            return
         if self.learned_start is None:
             raise ValueError(f"{type(self).__name__} has no learned start: leave solver.learned_start out")
-        if not self.learned_start.fitted:
-            raise ValueError(
-                "the checkpoint has no learned start: run `jiio learn_start` on it, or leave solver.learned_start out"
-            )
-        return True
+        raise ValueError("the checkpoint has no learned start: run `jiio learn_start` on it, or drop solver.learned_start")
 
     def informed_start(self, batch: Any) -> Augmented:
         """Where the solve starts by ``learned_start``, which is fitted."""
@@ -227,7 +237,10 @@ class JIIOTask(LightningModule, ABC):
         state_dict = {name: tensor for name, tensor in state_dict.items() if not name.startswith(aside)}
         if strict:
             check_weights(self, state_dict)
-        return super().load_state_dict(state_dict, strict, assign)
+        keys = super().load_state_dict(state_dict, strict, assign)
+        if self.learned_start is not None:
+            self.learned_start.to(self.device)  # its tensors are new, and where the checkpoint's are
+        return keys
 
     def _evaluation_step(self, stage: str, batch: Any) -> dict[str, Tensor]:
         problem, solution, z, residual = self.feasible(batch)

@@ -36,7 +36,7 @@ class LatentOptimisation(JIIOTask):
         super().__init__(outer, learning_rate, one_cycle)
         self.net = net
         self.loss_scale = loss_scale
-        self.learned_start: LinearDecoder = LinearDecoder()
+        self.learned_start: LinearDecoder = LinearDecoder(net.latent)
 
     def start(self, batch) -> Augmented:  # noqa: ANN001
         """x = z = mu = 0."""

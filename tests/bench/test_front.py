@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -14,14 +16,18 @@ from PIL import Image
 from torch import Tensor, nn
 
 from jiio_lightning.bench import cli, front_report
-from jiio_lightning.bench.front import Contender, Entry, Front, Measured, counted, race
+from jiio_lightning.bench.front import STARTS, Contender, Entry, Family, Front, Measured, counted, race
 from jiio_lightning.bench.front_report import table, write_front
+from jiio_lightning.checkpoint import read_checkpoint, write_checkpoint
 from jiio_lightning.comparison import Bench
 from jiio_lightning.core import Augmented, InnerProblem, Joint, Nested
 from jiio_lightning.core.inner import SolveError
 from jiio_lightning.core.solvers import FixedPoint, Picard
 from jiio_lightning.core.steps import Plain
+from jiio_lightning.models import LatentGenerator
 from jiio_lightning.reproduce import cli as reproduce_cli
+from jiio_lightning.starts import LinearDecoder
+from jiio_lightning.tasks.base import LEARNED
 from tests.conftest import REPO
 from tests.test_cli import error
 
@@ -44,7 +50,7 @@ def measured(seconds: float, cost: float, residual: float = 1e-6, violation: flo
 
 
 def entry(name: str, family: str, *points: Measured, peak: float = 10.0) -> Entry:
-    return Entry(name, family, f"{name}(...)", list(points), peak)
+    return Entry(name, family, STARTS[family], f"{name}(...)", list(points), peak)
 
 
 DEFAULT = entry("default", "joint", measured(1, 8.0), measured(2, 2.0, violation=5e-3))
@@ -116,12 +122,16 @@ def test_the_picture(tmp_path, monkeypatch, cost, scale):
     """A line for each contender, the default thickest, a ring around each point of the front; nothing in the legend is hidden."""
     drawn = []
     monkeypatch.setattr(front_report, "save", lambda figure, axes, path: drawn.append(axes))
-    made = front(COLD, COLDER, entry("warm", "nested", measured(4, cost)))
+    made = front(COLD, COLDER, entry("warm", "nested", measured(4, cost)), entry("ours", "started", measured(3, 5.0)))
     front_report.plot(made, tmp_path / "front.png", pixels=1)
     (axes,) = drawn
     widths = {line.get_label(): line.get_linewidth() for line in axes.lines}
-    assert set(widths) == {"paper: cold", "paper: colder", "nested: warm", "default"} and max(widths, key=widths.get) == "default"
-    assert len({(line.get_color(), line.get_linestyle(), line.get_marker()) for line in axes.lines}) == 4
+    assert (
+        set(widths) == {"paper: cold", "paper: colder", "nested: warm", "started: ours", "default"}
+        and max(widths, key=widths.get) == "default"
+    )
+    assert len({(line.get_color(), line.get_linestyle(), line.get_marker()) for line in axes.lines}) == 5
+    assert set(front_report.LOOKS) == set(get_args(Family))
     (rings,) = axes.collections
     assert rings.get_offsets().tolist() == [[point.seconds, point.cost] for _, point in made.pareto]
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", scale)
@@ -155,6 +165,34 @@ def made_bench(net: Linear, warm: int = 6) -> Bench:
 JOINT = Joint(Plain(0.01))
 COLD_SOLVER = Nested(Plain(0.1), solves(3), solves(4))
 WARM_SOLVER = Nested(Plain(0.1), solves(3), solves(4), warm=True)
+
+
+def test_each_family_starts_where_it_says():
+    """Counted by the evaluations of f that a start takes, and told apart by its x."""
+    net = Linear()
+
+    def at(x: float, evaluations: int) -> Callable[[], Augmented]:
+        def start() -> Augmented:
+            given = torch.full((2, 1), x)
+            return Augmented(solves(evaluations)(lambda z: net.f(z, given), given).value, 0 * given, given)
+
+        return start
+
+    def make() -> Bench:
+        bench = made_bench(net)
+        own, plain, learned = at(1.0, 7), at(2.0, 8), at(3.0, 9)
+        return Bench(bench.problem, own, bench.resolve, plain=plain, learned=learned)
+
+    still = {"paper": Nested(Plain(0.0), solves(1), solves(1)), "joint": Joint(Plain(0.0))}
+    contenders = {name: Contender(name, still["paper"], (1,)) for name in ("paper", "nested", "started")}
+    contenders["joint"] = Contender("joint", still["joint"], (1,))
+    contenders["joint, plain"] = Contender("joint", still["joint"], (1,), start="plain")
+    found = {of.name: of for of in race(make, net, contenders, 1)}
+    begun = {name: (of.start, of.points[0].cost, of.points[0].evaluations) for name, of in found.items()}
+    cost = {x: pytest.approx((2 * x - 1) ** 2, rel=1e-4) for x in (1.0, 2.0, 3.0)}
+    assert begun["paper"] == ("zero", cost[2.0], 2), "the plain start's x, z = 0; one for z, one with a graph"
+    assert begun["nested"] == ("plain", cost[2.0], 2 + 8) and begun["started"] == ("learned", cost[3.0], 2 + 9)
+    assert begun["joint"] == ("own", cost[1.0], 1 + 7) and begun["joint, plain"] == ("plain", cost[2.0], 1 + 8)
 
 
 def raced(repeats: int = 1, **contenders: Contender) -> dict[str, Entry]:
@@ -237,12 +275,42 @@ def test_contenders_that_cannot_be(family, solver, budgets, message):
         Contender(family, solver, budgets)
 
 
+@pytest.mark.parametrize(("family", "start"), [("nested", "learned"), ("started", "plain"), ("paper", "own")])
+def test_a_nested_family_starts_where_it_says(family, start):
+    with pytest.raises(ValueError, match=f"family {family} start at .*, not at {start}"):
+        Contender(family, WARM_SOLVER, (5,), start)
+
+
 DIGITS = REPO / "conf/front/digits.yaml"
 
 
-def test_front(jiio, checkpoint, capsys):
+@pytest.fixture(scope="module")
+def started(checkpoint, tmp_path_factory) -> Path:
+    """The checkpoint with a start that knows nothing beside its weights."""
+    path = tmp_path_factory.mktemp("start") / "started.ckpt"
+    contents = read_checkpoint(checkpoint)
+    learned = LinearDecoder(4)
+    draw = torch.Generator().manual_seed(0)
+    hidden = LatentGenerator(4, (8, 8), (1, 8, 8), expansion=1).hidden
+    rows = {
+        "x": torch.randn(20, 4, generator=draw),
+        "z": torch.zeros(20, hidden),
+        "image": torch.randn(20, 1, 8, 8, generator=draw),
+    }
+    learned.fit(rows)
+    start = {f"{LEARNED}{name}": tensor for name, tensor in learned.state_dict().items()}
+    write_checkpoint(contents | {"state_dict": contents["state_dict"] | start}, path)
+    return path
+
+
+def test_front_wants_the_start_that_its_contenders_want(jiio, checkpoint, capsys):
+    assert jiio("front", "--config", "tiny.yaml", "--ckpt_path", checkpoint, "--solvers", DIGITS, "--samples", 4) == 1
+    assert "our start, warm 3+3 Adam 0.1 wants a learned start: run `jiio learn_start`" in error(capsys)
+
+
+def test_front(jiio, started, capsys):
     words = ("--budgets", "[2,12]", "--samples", 4, "--repeats", 2, "--solvers", DIGITS)
-    assert jiio("front", "--config", "tiny.yaml", "--ckpt_path", checkpoint, *words) == 0
+    assert jiio("front", "--config", "tiny.yaml", "--ckpt_path", started, *words) == 0
     shown = " ".join(capsys.readouterr().out.split())
     record = json.loads(Path("runs/tiny/front/front.json").read_text())
     assert list(record["contenders"]) == ["default", *yaml.safe_load(DIGITS.read_text())]
@@ -268,8 +336,8 @@ def test_front(jiio, checkpoint, capsys):
         (("--samples", "64"), "have 0 groups of 64 samples, 1 are wanted: set data.eval_batch_size"),
     ],
 )
-def test_one_clear_line_for_each_mistake(jiio, checkpoint, capsys, words, message):
-    assert jiio("front", "--config", "tiny.yaml", "--ckpt_path", checkpoint, "--solvers", DIGITS, *words) == 1
+def test_one_clear_line_for_each_mistake(jiio, started, capsys, words, message):
+    assert jiio("front", "--config", "tiny.yaml", "--ckpt_path", started, "--solvers", DIGITS, *words) == 1
     assert message in error(capsys)
 
 

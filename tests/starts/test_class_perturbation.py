@@ -23,5 +23,8 @@ def test_the_farthest_allowed_perturbation_along_a_direction():
     assert torch.allclose(l2, torch.tensor([[0.3, -0.4], [0.0, 0.0], [0.3, -0.4]]))
     linf = ThreatModel(0.2, "linf").farthest(image, direction)
     assert torch.allclose(linf, torch.tensor([[0.2, -0.2], [0.0, 0.0], [0.2, -0.2]]))
+    corner = ThreatModel(0.5, pixel_box=True)
+    dark = torch.zeros(1, 2)
+    assert torch.allclose(corner.farthest(dark, torch.tensor([[3.0, -4.0]])), torch.tensor([[0.5, 0.0]]), atol=1e-6), "all of eps"
     boxed = ThreatModel(0.2, "linf", pixel_box=True).farthest(image, direction)
     assert torch.allclose(boxed[2], torch.tensor([0.1, -0.2]))

@@ -35,7 +35,7 @@ class Linear:
         return self.x @ self.states + self.rest
 
     def start(self) -> LinearDecoder:
-        learned = LinearDecoder()
+        learned = LinearDecoder(LATENT)
         learned.fit({"x": self.x, "z": self.z, "image": self.image})
         return learned
 
@@ -75,7 +75,7 @@ def test_it_is_the_posterior_mean_and_beats_least_squares_where_little_is_seen()
 
 def test_too_few_samples_and_solves_that_failed_are_refused():
     net = Linear(samples=7)
-    with pytest.raises(ValueError, match="3 latent numbers needs at least 8 solved samples, got 7: raise --samples"):
+    with pytest.raises(ValueError, match="needs at least 8 solved samples, there are 7"):
         net.start()
     net = Linear(samples=20)
     net.x[3, 1] = float("nan")

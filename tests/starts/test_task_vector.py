@@ -29,7 +29,7 @@ def test_noise_is_met_by_a_strong_ridge():
 
 
 def test_too_few_tasks():
-    with pytest.raises(ValueError, match="task vectors needs at least 32 solved samples, got 31"):
+    with pytest.raises(ValueError, match="needs at least 32 solved samples, there are 31"):
         TaskVector().fit({"x": torch.zeros(31, 2), "features": torch.zeros(31, 4)})
 
 

@@ -79,8 +79,9 @@ def frontier(budget: Budget) -> Table:
             "(attack) and meta_started.yaml, from a start that `jiio learn_start` has learned; 6 solver steps for z at the start "
             "of an attack, or at x = 0 of a few-shot task, are in all times but the paper's. The paper's Nested: cold solves of "
             "18 and 20 steps for each step in x, the best of its step sizes; the strongest Nested: the fastest of those with "
-            "warm, shorter solves (conf/front), from where training starts, and from our learned start. Each default and its "
-            "rival are timed to the lowest feasible cost that both reach, up to 1 % "
+            "warm, shorter solves (conf/front), from where training starts, and from our learned start: the first two ratios "
+            "are of start and solver together, the third of the solver alone, and learning a start, once for a net, is in none. "
+            "Each default and its rival are timed to the lowest feasible cost that both reach, up to 1 % "
             f"(attack: {attack_speed.TOLERANCE:.1%}), a median of interleaved rounds, for a whole batch; the violation is the "
             "relative residual of the z that the default returns there. The samples are not those that the defaults were "
             "chosen on, the nets are. "
@@ -164,4 +165,6 @@ def _cells(problem: str, run: Run) -> Iterator[Cell]:
             yield Cell(problem, f"{column}, cost", (run,), f"{reached}/cost", digits=4, trained=False)
         yield Cell(problem, f"times faster than {rival}", (run,), f"{at}/speedup", digits=1, trained=False)
     yield Cell(problem, "memory over the paper's Nested", (run,), "front/memory", digits=2, trained=False)
+    assert isinstance(run.weights, Run)
+    yield Cell(problem, "learning the start, s", (run.weights,), "learn_start/seconds", digits=0, trained=False)
     yield Cell(problem, "violation, %", (run,), "front/against/paper/violation", scale=100, digits=3, trained=False)
