@@ -305,7 +305,7 @@ def started(checkpoint, tmp_path_factory) -> Path:
 
 def test_front_wants_the_start_that_its_contenders_want(jiio, checkpoint, capsys):
     assert jiio("front", "--config", "tiny.yaml", "--ckpt_path", checkpoint, "--solvers", DIGITS, "--samples", 4) == 1
-    assert "our start, warm 3+3 Adam 0.1 wants a learned start: run `jiio learn_start`" in error(capsys)
+    assert "our start, warm 3+3 Adam 0.1 starts at the learned start: run `jiio learn_start`" in error(capsys)
 
 
 def test_front(jiio, started, capsys):
