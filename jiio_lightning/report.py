@@ -147,10 +147,16 @@ def _plot_residuals(comparison: Comparison, path: Path) -> None:
     save(figure, axes, path)
 
 
+LEGEND_ROW = 0.2
+"""Inches."""
+
+
 def save(figure: plt.Figure, axes: plt.Axes, path: Path) -> None:
     """Write a picture with its legend below it."""
-    axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)  # below: it hides no curve
+    handles, labels = axes.get_legend_handles_labels()
+    figure.set_layout_engine("constrained")
+    figure.set_figheight(figure.get_figheight() + LEGEND_ROW * -(-len(labels) // 2))  # below the axes, which keep their size
+    figure.legend(handles, labels, fontsize="small", loc="outside lower center", ncols=2)
     axes.grid(alpha=0.3)
-    figure.tight_layout()
     figure.savefig(path, dpi=150, bbox_inches="tight")
     plt.close(figure)

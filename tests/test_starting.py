@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ import yaml
 
 from jiio_lightning import trainer
 from jiio_lightning.attacks.named import JIIO
-from jiio_lightning.callbacks import AugmentedDEQSolver
+from jiio_lightning.callbacks import AugmentedDEQSolver, SolveCurves, solve_curves
 from jiio_lightning.core import Joint
 from jiio_lightning.data import ImageBatch
 from jiio_lightning.tasks import AdversarialTraining
@@ -92,6 +93,15 @@ def test_the_run_files_own_attack_begins_there():
     assert torch.allclose(model.attack(JIIO).first(model.target(images)), wanted)
     solver(False, "test", model)
     assert not model.attack(JIIO).first(model.target(images)).any()
+
+
+def test_the_curves_of_a_solve_begin_where_the_test_does(monkeypatch):
+    model, given, curves = learned_generation().eval(), batch(), {}
+    solver(True, "test", model)
+    monkeypatch.setattr(solve_curves, "log_curves", lambda trainer, name, figures: curves.update(figures))
+    SolveCurves().on_test_batch_end(SimpleNamespace(is_global_zero=True), model, None, given, 0)
+    begun = model.begin(given)
+    assert curves["cost"][0] == pytest.approx(float(model.problem(given).loss(begun.z, begun.x).mean()), rel=1e-5)
 
 
 @pytest.fixture(scope="module")

@@ -39,6 +39,15 @@ def test_film_modulates_what_leaves_the_first_norm_of_each_block():
     torch.testing.assert_close(net.f(z, x, injection), wanted)
 
 
+def test_the_summary_halves_large_maps_and_keeps_small_ones():
+    net = small()
+    z = torch.randn(3, net.hidden)
+    large, little = net.base.cell.pyramid.unpack(z)
+    assert large.shape[-1] == 8 and little.shape[-1] == 4
+    halved = (large[..., ::2, ::2] + large[..., 1::2, ::2] + large[..., ::2, 1::2] + large[..., 1::2, 1::2]) / 4
+    torch.testing.assert_close(net.summary(z), torch.cat([halved.flatten(1), little.flatten(1)], dim=1))
+
+
 def test_a_unit_x_changes_scale_and_shift_by_the_gain():
     net, x = small(task=400, gain=0.5), torch.randn(64, 400)
     for linear in net.film:
