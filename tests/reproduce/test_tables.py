@@ -15,6 +15,7 @@ from jiio_lightning.reproduce.job import json_figures
 from jiio_lightning.reproduce.plan import Budget, Run
 from jiio_lightning.reproduce.record import is_fragment, key
 from jiio_lightning.reproduce.tables import TABLES
+from jiio_lightning.starting import Learned
 from tests.bench.test_front import measured
 
 ROOT = Path(__file__).parents[2]
@@ -93,9 +94,16 @@ def test_the_frontier_is_of_the_nets_of_other_tables(budget, tmp_path):
     assert [run.name for run in fronts] == [f"frontier/{row}" for row in ("generator", "inpainting", "attack", "meta")]
     assert all(run.alone for run in fronts) and fronts[0].weights == fronts[1].weights
     point = measured(1.0, 1.0)
-    entries = [Entry(name, name if name in RIVALS else "joint", "", [point], 1.0) for name in (DEFAULT, *RIVALS)]
+    entries = [Entry(name, name if name in RIVALS else "joint", "own", "", [point], 1.0) for name in (DEFAULT, *RIVALS)]
     (tmp_path / "front.json").write_text(json.dumps(Front(entries, samples=1, repeats=1).record()))
-    assert {cell.metric for cell in table.cells} <= set(json_figures(tmp_path, "front"))
+    learned = Learned(tmp_path / "last.ckpt", samples=1, held_out=1, plain=2.0, learned=1.0, seconds=3.0)
+    (tmp_path / "learn_start.json").write_text(json.dumps(learned.record()))
+    figures = {command: set(json_figures(tmp_path, command)) for command in ("front", "learn_start")}
+    assert all(cell.metric in figures[run.command] for cell in table.cells for run in cell.runs)
+    starts = {run.name: run for run in table.runs() if run.command == "learn_start"}
+    assert set(starts) == {f"frontier/{row}_start" for row in ("generator", "attack", "meta")}
+    assert all(run.weights in starts.values() and run.overrides != run.weights.overrides for run in fronts)
+    assert all(run.overrides[-2:] == ("--out", "started/last.ckpt") for run in starts.values()), "where a runner looks"
 
 
 @pytest.mark.parametrize("budget, there", zip(Budget, (True, False, False, True), strict=True))
