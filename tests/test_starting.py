@@ -15,12 +15,15 @@ from jiio_lightning import trainer
 from jiio_lightning.attacks.named import JIIO
 from jiio_lightning.callbacks import AugmentedDEQSolver, SolveCurves, solve_curves
 from jiio_lightning.core import Joint
+from jiio_lightning.core.operators import SquareMask
 from jiio_lightning.data import ImageBatch
-from jiio_lightning.tasks import AdversarialTraining
+from jiio_lightning.tasks import AdversarialTraining, Inverse, MetaLearning
 from jiio_lightning.tasks.base import LEARNED
 from tests.attacks.smooth import Smooth
 from tests.conftest import REPO, TINY, call, metrics
 from tests.tasks.test_generation import batch, task
+from tests.tasks.test_meta import FIXED, TanhLearner, double_precision, episodes  # noqa: F401
+from tests.tasks.test_meta import inject as inject_meta
 from tests.test_cli import error, load
 
 CONFIG = ("--config", "tiny.yaml", "--data.train_limit", 300, "--model.one_cycle", False)
@@ -102,6 +105,34 @@ def test_the_curves_of_a_solve_begin_where_the_test_does(monkeypatch):
     SolveCurves().on_test_batch_end(SimpleNamespace(is_global_zero=True), model, None, given, 0)
     begun = model.begin(given)
     assert curves["cost"][0] == pytest.approx(float(model.problem(given).loss(begun.z, begun.x).mean()), rel=1e-5)
+
+
+def test_an_inverse_problem_starts_from_what_it_sees():
+    """The hidden pixels of an image do not change its start, the others do."""
+    generation = learned_generation()
+    model = Inverse(generation.net, SquareMask(0.5))
+    model.load_state_dict(generation.state_dict())
+    given = batch()
+    seen = model.measurement(given).seen
+    start = model.informed_start(given)
+    for where, same in ((~seen, True), (seen, False)):
+        other = model.informed_start(given._replace(image=torch.where(where, 0.3, given.image)))
+        assert torch.equal(other.x, start.x) is same and torch.equal(other.z, start.z) is same
+
+
+def test_a_few_shot_task_starts_from_its_classes_equilibria(double_precision):  # noqa: F811
+    """Features are the means over the images of a class of z at x = 0, which is also where z starts."""
+    model, given = MetaLearning(TanhLearner(), FIXED).eval(), episodes(shots=2)
+    inject_meta(model, Joint(max_steps=2))
+    plain = model.start(given)
+    each = plain.z.view(2, 6, -1)
+    means = torch.stack([torch.stack([each[t][given.support_label[t] == c].mean(dim=0) for c in range(3)]) for t in range(2)])
+    features = model.examples(given, plain, plain)["features"]
+    torch.testing.assert_close(features, means.flatten(1))
+    width = features.shape[1]
+    model.learned_start.fit({"x": torch.randn(40, model.net.task).double(), "features": torch.randn(40, width).double()})
+    start = model.informed_start(given)
+    assert torch.equal(start.x, model.learned_start(features)) and start.x.any() and torch.equal(start.z, plain.z)
 
 
 @pytest.fixture(scope="module")
