@@ -29,12 +29,12 @@ test-slow: $(STAMP)
 
 # The paper's tables and figures: reproduce-table1, reproduce-fig3, reproduce-all ...; BUDGET=smoke|cpu|gpu|paper.
 reproduce-%: $(STAMP)
-	$(BIN)/jiio reproduce $* --budget $(BUDGET)
+	$(BIN)/python -m experiments $* --budget $(BUDGET)
 
 # What the machinery costs, and the frontier of solvers on the nets of the tables: results/frontier.md.
 bench: $(STAMP)
-	$(BIN)/jiio bench overhead
-	$(BIN)/jiio bench front --budget $(BUDGET)
+	$(BIN)/python -m experiments overhead
+	$(BIN)/python -m experiments frontier --budget $(BUDGET)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

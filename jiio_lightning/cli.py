@@ -15,19 +15,25 @@ from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCL
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from jiio_lightning.bench.cli import main as bench_main
 from jiio_lightning.callbacks import AugmentedDEQSolver, JacobianRegularization, StepProgress
-from jiio_lightning.checkpoint import read_checkpoint
+from jiio_lightning.commands.checkpoint import read_checkpoint
+from jiio_lightning.commands.dashboard import main as dashboard_main
+from jiio_lightning.commands.trainer import JIIOTrainer
 from jiio_lightning.core.inner import SolveError
-from jiio_lightning.dashboard import main as dashboard_main
 from jiio_lightning.data import DataError
 from jiio_lightning.data.cli import main as data_main
 from jiio_lightning.fragments import whole_fragments
 from jiio_lightning.noise import quieten
-from jiio_lightning.trainer import JIIOTrainer
 
-DESCRIPTION = """Train and evaluate tasks. Further commands: `jiio data` prepares data sets, `jiio bench` measures the machinery,
-`jiio reproduce` makes the paper's tables and figures, `jiio dashboard` a Weights & Biases workspace; each has --help."""
+DESCRIPTION = """Train and evaluate tasks. Further commands: `jiio data` prepares data sets, `jiio dashboard` makes a
+Weights & Biases workspace; each has --help."""
+
+MOVED = {
+    "front": "jiio compare --solvers ...",
+    "reproduce": "python -m experiments TABLE --budget ...",
+    "bench": "python -m experiments overhead (or frontier)",
+}
+"""Commands of before, and what does their work now."""
 
 DEBUG = "JIIO_DEBUG"
 """Environment variable: with it an error shows its traceback."""
@@ -117,9 +123,12 @@ def run(args: list[str] | None = None) -> JIIOCLI:
 def main(args: list[str] | None = None) -> int:
     """Run ``jiio ARGS``; returns the exit status. A user's mistake is one line on stderr."""
     given = sys.argv[1:] if args is None else args
-    own = {"data": data_main, "bench": bench_main, "reproduce": _reproduce_main, "dashboard": dashboard_main}
+    own = {"data": data_main, "dashboard": dashboard_main}
     if given and given[0] in own:
         return own[given[0]](given[1:])
+    if given and given[0] in MOVED and given[0] != "front":
+        print(f"error: `jiio {given[0]}` is now `{MOVED[given[0]]}`", file=sys.stderr)
+        return 2
     try:
         run(args)
     except (DataError, SolveError, FileNotFoundError, ValueError, MisconfigurationException) as error:
@@ -137,12 +146,6 @@ def leave_process_group() -> None:
     a tensor while Python ends aborts the process, its work done."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-
-
-def _reproduce_main(args: list[str]) -> int:
-    from jiio_lightning.reproduce.cli import main as reproduce_main  # here: its jobs are commands of this module
-
-    return reproduce_main(args)
 
 
 def _short(message: str) -> str:

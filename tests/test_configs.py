@@ -92,7 +92,7 @@ def test_a_logger_fragment(built, monkeypatch, path):
 def test_an_evaluation_adds_its_callbacks(built, path):
     cli = built("--config", "tiny.yaml", "--config", path)
     names = {type(callback).__name__ for callback in cli.trainer.callbacks}
-    assert {"SampleFigures", "ImageGrid", "FinalCheckpoint"} <= names
+    assert {"SampleMetrics", "ImageGrid", "FinalCheckpoint"} <= names
     assert path.stem == "figures" or "FrechetDistance" in names
 
 

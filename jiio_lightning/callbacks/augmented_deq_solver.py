@@ -23,7 +23,7 @@ class AugmentedDEQSolver(Callback):
     Args:
         train: solver of training steps (Sec. 4.1: 40 steps); a JIIOTask needs one.
         test: solver of validation, test and prediction (Sec. 4.1: 100 steps); a JIIOTask needs one.
-        resolve: solves z again at the returned x, for feasible figures.
+        resolve: solves z again at the returned x, for feasible metrics.
         feasible_tol: relative residual under which z counts as an equilibrium.
         trust_tol: a training sample whose z or mu has a larger residual gives no gradient of the outer loss in that step. Eq. 19
             holds at a KKT point; far from one the gradient is noise that drives the equilibrium further away (without this, runs

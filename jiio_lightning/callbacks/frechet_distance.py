@@ -123,8 +123,8 @@ class FrechetDistance(Callback):
 
     def _log(self, trainer: Trainer, task: LightningModule, what: str, features: np.ndarray | None) -> None:
         """The distance of features that the first process holds."""
-        figures = None if features is None else self._figures(what, features)
-        task.log_dict(trainer.strategy.broadcast(figures))
+        metrics = None if features is None else self._figures(what, features)
+        task.log_dict(trainer.strategy.broadcast(metrics))
 
     def _figures(self, what: str, features: np.ndarray) -> dict[str, float]:
         assert self._truth is not None  # on_test_start

@@ -16,8 +16,7 @@ from jiio_lightning.core.problem import InnerProblem
 from jiio_lightning.core.solvers.observers import Observer, RandomIterate
 from jiio_lightning.core.state import Augmented
 from jiio_lightning.randomness import sample_generators
-from jiio_lightning.tasks.autoencoding import Autoencoding
-from jiio_lightning.tasks.base import JIIOTask
+from jiio_lightning.tasks.interface import Regularised
 
 
 class JacobianRegularization(Callback):
@@ -53,7 +52,7 @@ class JacobianRegularization(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Inject this regularisation into the task."""
-        if isinstance(pl_module, (JIIOTask, Autoencoding)):
+        if isinstance(pl_module, Regularised):
             pl_module.regularizer = self
 
     def watch(self, step: int, index: Tensor, max_steps: int) -> JacobianWatch:

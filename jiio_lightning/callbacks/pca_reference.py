@@ -8,8 +8,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from sklearn.decomposition import PCA
 
 from jiio_lightning.metrics.pca import fit_pca, pca_errors
-from jiio_lightning.tasks.autoencoding import Autoencoding
-from jiio_lightning.tasks.generation import Generation
+from jiio_lightning.tasks.interface import LatentModel
 
 
 class PCAReference(Callback):
@@ -25,7 +24,7 @@ class PCAReference(Callback):
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data: Any = getattr(trainer, "datamodule", None)
-        if isinstance(pl_module, (Generation, Autoencoding)) and hasattr(data, "split_images"):
+        if isinstance(pl_module, LatentModel) and hasattr(data, "split_images"):
             self._pca = fit_pca(data.split_images("train", self.train_limit), pl_module.net.latent)
 
     def on_test_batch_end(
@@ -37,5 +36,5 @@ class PCAReference(Callback):
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._pca is not None:
-            figures = trainer.callback_metrics
-            pl_module.log("test/error_over_pca", figures["test/error"] / figures["test/pca_error"])
+            metrics = trainer.callback_metrics
+            pl_module.log("test/error_over_pca", metrics["test/error"] / metrics["test/pca_error"])

@@ -30,6 +30,6 @@ class StepProgress(TQDMProgressBar):
         """The bar stays open."""
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """The figures that the task shows, in four digits."""
+        """The metrics that the task shows, in four digits."""
         metrics = super().get_metrics(trainer, pl_module)
         return {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in metrics.items() if name != "v_num"}

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 
-from jiio_lightning.models.features import Features
+from jiio_lightning.metrics.features import Features
 
 INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 """Of weights-inception-2015-12-05-6726825d.pth, the Inception of Heusel et al. (2017) as torch-fidelity publishes it."""
@@ -49,7 +49,7 @@ class Extractor(ABC):
 
 
 class TrainedFeatures(Extractor):
-    """A small classifier of the same kind of images, trained by ``jiio fit --config tasks/mnist_features.yaml``.
+    """A small classifier of the same kind of images, trained by ``jiio fit --config experiments/runs/mnist_features.yaml``.
 
     Args:
         path: the weights that ``ExportFeatures`` wrote.
@@ -77,7 +77,7 @@ class TrainedFeatures(Extractor):
         if not self.path.is_file():
             raise FileNotFoundError(
                 f"there are no weights of a feature extractor in {self.path}: train them, for example by "
-                "`jiio fit --config tasks/mnist_features.yaml`, or name others"
+                "`jiio fit --config experiments/runs/mnist_features.yaml`, or name others"
             )
         return checked_hash(self.path, self.sha256)
 

@@ -48,7 +48,7 @@ class AdversarialTraining(JIIOTask):
         random_start: start at a random perturbation in training (the paper starts at 0).
         attacks: names of the attacks of ``jiio test`` (attacks.named): pgd, pgd_strong, jiio (the run file's ``solver.test``),
             autoattack, intermediate.
-        own_attacks: further ones, by the name of their figures.
+        own_attacks: further ones, by the name of their metrics.
         outer: outer gradient; DualReuse(sign=-1) unless given, with ``refine`` if mu is to be polished.
         seed: of random starts, which are functions of (seed, step, sample).
 
@@ -131,7 +131,7 @@ class AdversarialTraining(JIIOTask):
         hits = self.net.h(z).argmax(dim=1) == batch.label
         return {"accuracy": hits.float(), "loss": -problem.loss(z, x)}
 
-    def training_figures(self, batch, problem: InnerProblem, v: Augmented) -> dict[str, Tensor]:  # noqa: ANN001
+    def training_metrics(self, batch, problem: InnerProblem, v: Augmented) -> dict[str, Tensor]:  # noqa: ANN001
         """``loss`` and ``accuracy`` under the attack, at the iterate that the solver returned."""
         with torch.no_grad():
             return {k: v.mean() for k, v in self.evaluate(batch, problem, v.z, v.x).items()}
@@ -186,13 +186,13 @@ class AdversarialTraining(JIIOTask):
         return {"logits": verdict.logits, "label": batch.label, "index": batch.index}
 
     def _judged(self, stage: str, batch, names: tuple[str, ...]) -> dict[str, Tensor]:  # noqa: ANN001
-        found = figures(self.attacked(batch, names))
+        found = metrics(self.attacked(batch, names))
         self._log(stage, {name: value.mean() for name, value in found.items()}, len(batch.index))
         return found | {"index": batch.index}
 
 
-def figures(attacked: dict[str, Attacked]) -> dict[str, Tensor]:
-    """Per-sample figures ``(B,)`` of each attack: accuracy, cross-entropy, and how well z was solved again for them."""
+def metrics(attacked: dict[str, Attacked]) -> dict[str, Tensor]:
+    """Per-sample metrics ``(B,)`` of each attack: accuracy, cross-entropy, and how well z was solved again for them."""
     found: dict[str, Tensor] = {}
     for name, outcome in attacked.items():
         verdict = outcome.verdict

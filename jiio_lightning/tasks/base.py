@@ -18,6 +18,7 @@ from jiio_lightning.core.problem import InnerProblem
 from jiio_lightning.core.solvers.observers import Observer
 from jiio_lightning.core.state import Augmented
 from jiio_lightning.starts.base import LearnedStart
+from jiio_lightning.tasks.interface import Regularised
 from jiio_lightning.tasks.optimiser import adam
 
 LEARNED = "learned_start."
@@ -78,7 +79,7 @@ class Regularizer(Protocol):
         """What to observe during a solve of at most ``max_steps``."""
 
 
-class JIIOTask(LightningModule, ABC):
+class JIIOTask(Regularised, ABC):
     """Trains a network through an inner problem. A task says what the problem is; the rest is here.
 
     Args:
@@ -161,7 +162,7 @@ class JIIOTask(LightningModule, ABC):
 
     @abstractmethod
     def evaluate(self, batch: Any, problem: InnerProblem, z: Tensor, x: Tensor) -> dict[str, Tensor]:
-        """Per-sample figures of merit ``(B,)`` at an iterate."""
+        """Per-sample metrics of merit ``(B,)`` at an iterate."""
 
     def outer_unit(self, batch: Any) -> float:
         """What the outer loss is divided by before the Jacobian penalty is added, so that its coefficient means the same for all.
@@ -170,8 +171,8 @@ class JIIOTask(LightningModule, ABC):
         """
         return 1.0
 
-    def training_figures(self, batch: Any, problem: InnerProblem, v: Augmented) -> dict[str, Tensor]:
-        """Further figures of a training step to log, scalars by name."""
+    def training_metrics(self, batch: Any, problem: InnerProblem, v: Augmented) -> dict[str, Tensor]:
+        """Further metrics of a training step to log, scalars by name."""
         return {}
 
     def follow(self, batch: Any, v: Augmented) -> Followed | None:
@@ -200,16 +201,16 @@ class JIIOTask(LightningModule, ABC):
         with parametrize.cached():  # anew: normalised weights that a solve has cached without a graph would not be trained
             surrogate = self.outer_gradient(batch, problem, _rows(solution.v, trusted), followed)
             penalty = watch.penalty(problem, solution)
-        figures = self.injected.statistics(solution) | self.training_figures(batch, problem, solution.v)
+        metrics = self.injected.statistics(solution) | self.training_metrics(batch, problem, solution.v)
         if followed is not None:
-            figures["residual_followed"] = followed.residual.median()
+            metrics["residual_followed"] = followed.residual.median()
         if surrogate.residual is not None:
-            figures["residual_outer"] = surrogate.residual.median()
-        self._log("train", figures | {"jacobian": penalty.detach()}, len(batch.index))
+            metrics["residual_outer"] = surrogate.residual.median()
+        self._log("train", metrics | {"jacobian": penalty.detach()}, len(batch.index))
         return (surrogate.value * trusted).mean() / self.outer_unit(batch) + penalty
 
     def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
-        """The figures of ``evaluate`` at the feasible answer, one a sample, and ``index``: logged as means, returned whole."""
+        """The metrics of ``evaluate`` at the feasible answer, one a sample, and ``index``: logged as means, returned whole."""
         return self._evaluation_step("val", batch)
 
     def test_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
@@ -244,13 +245,13 @@ class JIIOTask(LightningModule, ABC):
 
     def _evaluation_step(self, stage: str, batch: Any) -> dict[str, Tensor]:
         problem, solution, z, residual = self.feasible(batch)
-        figures = self.evaluate(batch, problem, z, solution.v.x) | {"resolve_residual": residual}
-        means = {name: value.mean() for name, value in figures.items()}
+        metrics = self.evaluate(batch, problem, z, solution.v.x) | {"resolve_residual": residual}
+        means = {name: value.mean() for name, value in metrics.items()}
         self._log(stage, self.injected.statistics(solution) | means, len(residual))
-        return {name: value.detach() for name, value in figures.items()} | {"index": batch.index}
+        return {name: value.detach() for name, value in metrics.items()} | {"index": batch.index}
 
-    def _log(self, stage: str, figures: dict[str, Tensor], samples: int) -> None:
-        for name, value in figures.items():
+    def _log(self, stage: str, metrics: dict[str, Tensor], samples: int) -> None:
+        for name, value in metrics.items():
             shown = name in ("cost", "feasible", "error")
             self.log(f"{stage}/{name}", value, prog_bar=shown, batch_size=samples, sync_dist=stage != "train")
 

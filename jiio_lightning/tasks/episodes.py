@@ -1,4 +1,4 @@
-"""What is asked of a method of few-shot learning: episodes that fit its net, and the figures of each task."""
+"""What is asked of a method of few-shot learning: episodes that fit its net, and the metrics of each task."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class EpisodeNet(Protocol):
     num_classes: int | None  # None: any number
 
 
-def episode_figures(logits: Tensor, label: Tensor) -> dict[str, Tensor]:
+def episode_metrics(logits: Tensor, label: Tensor) -> dict[str, Tensor]:
     """``accuracy``, the share of a task's images that are right, and ``loss``, their mean cross-entropy, each ``(T,)``.
 
     Args:

@@ -8,10 +8,11 @@ from jiio_lightning.core.outer import DualReuse, Loss, OuterGradient
 from jiio_lightning.core.problem import InnerProblem
 from jiio_lightning.metrics.psnr import SSIM_WINDOW, psnr, ssim
 from jiio_lightning.models.interface import Generator
+from jiio_lightning.tasks.interface import LatentModel
 from jiio_lightning.tasks.latent_optimisation import LatentOptimisation
 
 
-class Generation(LatentOptimisation):
+class Generation(LatentOptimisation, LatentModel):
     r"""Trains a decoder without an encoder: the latent of an image is the one that reconstructs it best (Eq. 20).
 
     .. math:: \min_\theta \sum_i \| y_i - h_\theta(z_i^*) \|^2 \quad \text{with} \quad
@@ -51,21 +52,21 @@ class Generation(LatentOptimisation):
 
     def evaluate(self, batch, problem: InnerProblem, z: Tensor, x: Tensor) -> dict[str, Tensor]:  # noqa: ANN001
         """``error``: squared error per pixel; ``psnr`` in dB and ``ssim`` (of images from 11x11 up): for a range of 2."""
-        return reconstruction_figures(self.net.h(z), batch.image)
+        return reconstruction_metrics(self.net.h(z), batch.image)
 
     def panels(self, batch) -> dict[str, Tensor]:  # noqa: ANN001
         """The rows of a picture: original, reconstruction."""
         return {"original": batch.image, "reconstruction": self.reconstruct(batch)}
 
 
-def reconstruction_figures(image: Tensor, target: Tensor) -> dict[str, Tensor]:
+def reconstruction_metrics(image: Tensor, target: Tensor) -> dict[str, Tensor]:
     """``error``, ``psnr`` and, from 11x11 up, ``ssim`` of each sample ``(B,)``, for images ``(B, C, H, W)`` in [-1, 1]."""
-    figures = {
+    metrics = {
         "error": (image - target).square().flatten(1).mean(dim=1),
         "psnr": psnr(image, target, data_range=2.0),
     }
     large = min(image.shape[-2:]) >= SSIM_WINDOW
-    return figures | ({"ssim": ssim(image, target, data_range=2.0)} if large else {})
+    return metrics | ({"ssim": ssim(image, target, data_range=2.0)} if large else {})
 
 
 def check_images(image: Tensor, net: Generator) -> None:

@@ -14,7 +14,7 @@ from jiio_lightning.core.state import Augmented
 from jiio_lightning.metrics.psnr import psnr
 from jiio_lightning.models.interface import Generator
 from jiio_lightning.randomness import Stream, sample_generators
-from jiio_lightning.tasks.generation import check_images, reconstruction_figures
+from jiio_lightning.tasks.generation import check_images, reconstruction_metrics
 from jiio_lightning.tasks.latent_optimisation import LatentOptimisation
 
 IMAGE_RANGE = (-1.0, 1.0)
@@ -116,7 +116,7 @@ class Inverse(LatentOptimisation):
         """The squared error to the clean image, summed over its pixels (Eq. 24)."""
         return lambda z, x: self.loss_scale * (self.net.h(z) - batch.image).square().flatten(1).sum(dim=1)
 
-    def training_figures(self, batch, problem: InnerProblem, v: Augmented) -> dict[str, Tensor]:  # noqa: ANN001
+    def training_metrics(self, batch, problem: InnerProblem, v: Augmented) -> dict[str, Tensor]:  # noqa: ANN001
         """``error``: what is trained on, the clean error per pixel."""
         with torch.no_grad():
             clean = self.outer_loss(batch, problem)(v.z, v.x)
@@ -124,7 +124,7 @@ class Inverse(LatentOptimisation):
 
     def evaluate(self, batch, problem: InnerProblem, z: Tensor, x: Tensor) -> dict[str, Tensor]:  # noqa: ANN001
         """As in Generation; ``psnr_input``: of the measurement as an image; ``error_inside``, ``error_outside``: of the holes."""
-        return recovery_figures(self.measurement(batch), self.net.h(z), batch.image)
+        return recovery_metrics(self.measurement(batch), self.net.h(z), batch.image)
 
     def panels(self, batch) -> dict[str, Tensor]:  # noqa: ANN001
         """The rows of a picture, as in Figures 7 to 12: corrupted, recovered, original."""
@@ -141,17 +141,17 @@ def measure(operator: Operator, batch: Indexed, seed: int) -> Measurement:
     return operator(batch.image, sample_generators(seed, 0, batch.index, Stream.MEASUREMENT))
 
 
-def recovery_figures(measurement: Measurement, image: Tensor, target: Tensor) -> dict[str, Tensor]:
-    """The figures of an image ``(B, C, H, W)`` that was recovered from a measurement of the target, one a sample ``(B,)``.
+def recovery_metrics(measurement: Measurement, image: Tensor, target: Tensor) -> dict[str, Tensor]:
+    """The metrics of an image ``(B, C, H, W)`` that was recovered from a measurement of the target, one a sample ``(B,)``.
 
     Those of Generation; ``psnr_input``: of the measurement as an image; ``error_inside``, ``error_outside``: of the holes.
     """
-    figures = reconstruction_figures(image, target)
-    figures["psnr_input"] = psnr(measurement.shown, target, data_range=2.0)
+    metrics = reconstruction_metrics(image, target)
+    metrics["psnr_input"] = psnr(measurement.shown, target, data_range=2.0)
     if measurement.seen is not None:
-        figures["error_inside"] = mean_over(~measurement.seen, (image - target).square())
-        figures["error_outside"] = mean_over(measurement.seen, (image - target).square())
-    return figures
+        metrics["error_inside"] = mean_over(~measurement.seen, (image - target).square())
+        metrics["error_outside"] = mean_over(measurement.seen, (image - target).square())
+    return metrics
 
 
 def mean_over(where: Tensor, values: Tensor) -> Tensor:

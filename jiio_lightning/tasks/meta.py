@@ -19,7 +19,7 @@ from jiio_lightning.models.interface import ConditionalClassifier
 from jiio_lightning.starts import TaskVector
 from jiio_lightning.starts.task_vector import class_means
 from jiio_lightning.tasks.base import Followed, JIIOTask
-from jiio_lightning.tasks.episodes import check_episodes, episode_figures
+from jiio_lightning.tasks.episodes import check_episodes, episode_metrics
 
 UNSOLVED = 0.3
 """Relative residual of Eq. 17 above which its solution means little: such a task gives the gradient with x* held fixed."""
@@ -139,16 +139,16 @@ class MetaLearning(JIIOTask):
         loss = self.outer_loss(batch, problem)
         query = InnerProblem(packed(self.net, batch.query), loss)
         surrogate, gradient = self.fixed_input.with_input(query, loss, followed.v)
-        figures = {"residual_adjoint": surrogate.residual.median()}
+        metrics = {"residual_adjoint": surrogate.residual.median()}
         value = surrogate.value + self.support_weight * problem.lagrangian(v)
         if self.through_input is not None:
             surrogate = self.through_input.surrogate(problem, lambda z, x: (gradient * x).sum(dim=1), v)
             value = value + torch.where(surrogate.residual < UNSOLVED, surrogate.value, 0.0)
-            figures["residual_through"] = surrogate.residual.median()
-            self._warn_of_conditioning(figures["residual_through"])
+            metrics["residual_through"] = surrogate.residual.median()
+            self._warn_of_conditioning(metrics["residual_through"])
         with torch.no_grad():
             asked = self._figures(followed.v.z, followed.v.x, batch.query_label)
-        self._log("train", figures | {name: value.mean() for name, value in asked.items()}, len(batch.index))
+        self._log("train", metrics | {name: value.mean() for name, value in asked.items()}, len(batch.index))
         return replace(surrogate, value=value)
 
     def _warn_of_conditioning(self, residual: Tensor) -> None:
@@ -160,7 +160,7 @@ class MetaLearning(JIIOTask):
                 f"above {UNSOLVED:g} go without it. Raise model.through_input.memory or .ridge"
             )
 
-    def training_figures(self, batch, problem: InnerProblem, v: Augmented) -> dict[str, Tensor]:  # noqa: ANN001
+    def training_metrics(self, batch, problem: InnerProblem, v: Augmented) -> dict[str, Tensor]:  # noqa: ANN001
         """``support_accuracy``, and ``length``, the root mean square of x."""
         with torch.no_grad():
             accuracy = self._figures(v.z, v.x, batch.support_label)["accuracy"]
@@ -170,8 +170,8 @@ class MetaLearning(JIIOTask):
         """``accuracy`` and ``loss`` of each task's query images, their z solved tightly at x; the same of its support set."""
         asked, residual = self._asked(batch, x)
         support = self._figures(z, x, batch.support_label)
-        figures = self._figures(asked, x, batch.query_label) | {"query_residual": residual}
-        return figures | {f"support_{name}": value for name, value in support.items()}
+        metrics = self._figures(asked, x, batch.query_label) | {"query_residual": residual}
+        return metrics | {f"support_{name}": value for name, value in support.items()}
 
     @torch.no_grad()
     def predict_step(self, batch, batch_idx: int) -> dict[str, Tensor]:  # noqa: ANN001
@@ -193,7 +193,7 @@ class MetaLearning(JIIOTask):
         return self.injected.resolve(problem, x, batch.query.shape[1] * self.net.hidden)
 
     def _figures(self, z: Tensor, x: Tensor, label: Tensor) -> dict[str, Tensor]:
-        return episode_figures(self._logits(z, x), label)
+        return episode_metrics(self._logits(z, x), label)
 
     def _logits(self, z: Tensor, x: Tensor) -> Tensor:
         """Logits ``(T, E, N)`` of the E images of each task, from their z ``(T, E n)`` and its x ``(T, d)``."""

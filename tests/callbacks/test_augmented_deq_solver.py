@@ -1,4 +1,4 @@
-"""The injected solver: budgets by mode, figures, the warning and the refusal."""
+"""The injected solver: budgets by mode, metrics, the warning and the refusal."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_task_needs_both_solvers(given):
 
 def test_the_figures_are_medians_and_shares():
     rows = [[0.001, 0.2, 0.2], [0.005, 0.3, 0.4], [0.5, 0.5, 0.6]]
-    figures = {name: float(value) for name, value in callback().statistics(solution(rows, [1.0, 2.0, 6.0])).items()}
+    metrics = {name: float(value) for name, value in callback().statistics(solution(rows, [1.0, 2.0, 6.0])).items()}
     wanted = {
         "cost": 3.0,
         "residual_z": 0.005,
@@ -57,7 +57,7 @@ def test_the_figures_are_medians_and_shares():
         "trusted": 0.0,
         "steps": 7.0,
     }
-    assert figures == pytest.approx(wanted)
+    assert metrics == pytest.approx(wanted)
 
 
 def test_it_warns_once_with_the_diagnosis():

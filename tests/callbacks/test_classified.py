@@ -11,12 +11,13 @@ import torch
 from PIL import Image
 from pytorch_lightning import LightningModule
 
+from experiments.baselines import Conv4, PrototypicalNetwork
 from jiio_lightning.callbacks.classified import draw
 from jiio_lightning.core import FixedInput
 from jiio_lightning.core.solvers import FixedPoint, Picard
 from jiio_lightning.data import EpisodeBatch, FewShotFolder
-from jiio_lightning.models import Conv4, FiLMClassifier
-from jiio_lightning.tasks import MetaLearning, PrototypicalNetwork
+from jiio_lightning.models import FiLMClassifier
+from jiio_lightning.tasks import MetaLearning
 from tests.conftest import REPO
 
 NET = ("--model.net.image_shape", "[1,8,8]", "--model.net.filters", 16, "--model.net.strided", "true")
@@ -64,7 +65,7 @@ def save(task: LightningModule) -> None:
 def test_an_image_of_the_support_set_is_of_its_class(jiio, folders):
     """Prototypes of one image: nothing is nearer to a copy than its original, whatever the weights."""
     save(PrototypicalNetwork(Conv4((1, 8, 8), None, filters=16, norm="running", strided=True)))
-    config = ("--config", REPO / "tasks/omniglot_protonet.yaml", *NET)
+    config = ("--config", REPO / "experiments/runs/omniglot_protonet.yaml", *NET)
     assert jiio("predict", *config, *QUIET, *WRITER, *FOLDER, *WEIGHTS) == 0
     check("out/predictions")
     assert [row["class"] for row in rows("out/predictions")] == [NAMES[place] for place in ASKED]

@@ -45,7 +45,7 @@ def command(jiio, checkpoint) -> list[str]:
 
 
 @pytest.fixture
-def figures(monkeypatch) -> dict[str, float]:
+def metrics(monkeypatch) -> dict[str, float]:
     """What the last ``test`` has logged."""
     seen: dict[str, float] = {}
     inner = Trainer.test
@@ -60,24 +60,24 @@ def figures(monkeypatch) -> dict[str, float]:
     return seen
 
 
-def test_it_is_the_distance_of_the_reconstructions_to_the_test_images(jiio, command, figures, prepared):
+def test_it_is_the_distance_of_the_reconstructions_to_the_test_images(jiio, command, metrics, prepared):
     assert jiio(*command) == 0
     assert jiio("predict", *command[1:]) == 0
     extractor = TrainedFeatures("features.pt")
     target = Digits(root=str(prepared)).split_images("test", 20)
     made = torch.from_numpy(np.load("runs/tiny/predictions/predictions.npz")["image"])
     wanted = frechet_distance(*(Statistics.of(extractor(image).numpy()) for image in (made, target)))
-    assert figures[NAME] == pytest.approx(wanted, rel=1e-3)
-    assert figures[f"{NAME}_low"] < figures[NAME] < figures[f"{NAME}_high"]
-    assert not any("fid" in name.lower() or "inception" in name.lower() for name in figures)
+    assert metrics[NAME] == pytest.approx(wanted, rel=1e-3)
+    assert metrics[f"{NAME}_low"] < metrics[NAME] < metrics[f"{NAME}_high"]
+    assert not any("fid" in name.lower() or "inception" in name.lower() for name in metrics)
 
 
-def test_the_reference_is_made_once_and_refused_for_other_weights(jiio, command, figures, capsys):
+def test_the_reference_is_made_once_and_refused_for_other_weights(jiio, command, metrics, capsys):
     assert jiio(*command) == 0
     (reference,) = Path("runs/references").iterdir()
     assert reference.name == "frechet_tiny_cnn4_digits_test_20.npz"
-    before, value = reference.stat().st_mtime_ns, figures[NAME]
-    assert jiio(*command) == 0 and reference.stat().st_mtime_ns == before and figures[NAME] == value
+    before, value = reference.stat().st_mtime_ns, metrics[NAME]
+    assert jiio(*command) == 0 and reference.stat().st_mtime_ns == before and metrics[NAME] == value
     contents = torch.load("features.pt", weights_only=True)
     contents["state_dict"]["layers.0.weight"] += 1
     torch.save(contents, "features.pt")
@@ -95,7 +95,7 @@ def test_another_number_of_images_has_another_reference(jiio, command):
 def test_weights_that_are_not_there_are_one_clear_error(jiio, command, capsys):
     Path("features.pt").unlink()
     assert jiio(*command) == 1
-    assert "jiio fit --config tasks/mnist_features.yaml" in capsys.readouterr().err
+    assert "jiio fit --config experiments/runs/mnist_features.yaml" in capsys.readouterr().err
 
 
 def test_images_in_other_units_are_refused(jiio, command, capsys):
@@ -127,14 +127,14 @@ def test_generations_are_decoded_from_the_density_of_the_latents(built, command,
     assert found == pytest.approx(wanted, rel=1e-3)
 
 
-def test_a_density_in_the_run_file(jiio, command, figures):
+def test_a_density_in_the_run_file(jiio, command, metrics):
     config = yaml.safe_load(Path("frechet.yaml").read_text())
     density = {"class_path": f"{Mixture.__module__}.Mixture", "init_args": {"components": 2}}
     config["trainer"]["callbacks"][1]["init_args"] |= {"density": density, "latents": 18, "generated": 30}
     Path("frechet.yaml").write_text(yaml.safe_dump(config))
     assert jiio(*command) == 0
     name = "test/frechet_tiny_cnn4_generation"
-    assert 0 <= figures[f"{name}_low"] < figures[name] < figures[f"{name}_high"]
+    assert 0 <= metrics[f"{name}_low"] < metrics[name] < metrics[f"{name}_high"]
 
 
 @pytest.mark.parametrize("options", [{"resamples": 1}, {"generated": 1}, {"latents": 0}, {"batch_size": 0}])
@@ -144,7 +144,7 @@ def test_impossible_counts(options):
 
 
 @pytest.mark.slow
-def test_two_processes_have_the_distance_of_one(jiio, command, figures):
+def test_two_processes_have_the_distance_of_one(jiio, command, metrics):
     precise = [*command, "--trainer.precision", "64-true", "--data.test_limit", "19", "--data.eval_batch_size", "4"]
     assert jiio(*precise) == 0
     shutil.rmtree("runs/references")
@@ -152,4 +152,4 @@ def test_two_processes_have_the_distance_of_one(jiio, command, figures):
     last = sorted(Path("runs/tiny").glob("version_*/metrics.csv"))[-1].read_text().splitlines()
     shared = dict(zip(*(line.split(",") for line in last), strict=True))
     for name in (NAME, f"{NAME}_low", f"{NAME}_high"):
-        assert float(shared[name]) == pytest.approx(figures[name], rel=1e-4)
+        assert float(shared[name]) == pytest.approx(metrics[name], rel=1e-4)

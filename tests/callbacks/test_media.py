@@ -11,7 +11,7 @@ from tests.conftest import REPO
 
 SHOWN = (
     "--trainer.callbacks=[{class_path: jiio_lightning.callbacks.ImageGrid, init_args: {count: 4}},"
-    " {class_path: jiio_lightning.callbacks.SampleFigures}, {class_path: jiio_lightning.callbacks.SolveCurves}]"
+    " {class_path: jiio_lightning.callbacks.SampleMetrics}, {class_path: jiio_lightning.callbacks.SolveCurves}]"
 )
 
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from jiio_lightning.callbacks import ExportFeatures
+from experiments.baselines import ExportFeatures
 from jiio_lightning.metrics.extractors import FORMAT, INCEPTION_SHA256, Inception, TrainedFeatures, as_bytes, checked_hash
-from jiio_lightning.models import Features
+from jiio_lightning.metrics.features import Features
 
 
 class Trap:
@@ -80,7 +80,7 @@ def test_inception_takes_the_right_file_and_makes_2048_features(tmp_path, monkey
 def test_weights_that_are_not_there(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match="get them from https://github.com/toshas"):
         Inception(str(tmp_path / "none.pth"))(torch.zeros(1, 3, 8, 8))
-    with pytest.raises(FileNotFoundError, match="tasks/mnist_features.yaml"):
+    with pytest.raises(FileNotFoundError, match="experiments/runs/mnist_features.yaml"):
         _ = TrainedFeatures(str(tmp_path / "none.pt")).metric
 
     def offline(*args, **kwargs):

@@ -311,8 +311,8 @@ def test_compare_is_for_attacks_too(jiio, fitted, capsys):
     assert record["nested"][0]["solver"].startswith("Nested(step=Normalised(size=0.2") and "Last" in record["nested"][0]["solver"]
     assert [point["steps"] for point in record["nested"][0]["points"]] == [10, 20]
     for point in [*record["joint"]["points"], *record["nested"][0]["points"]]:
-        assert point["figures"]["loss"] == pytest.approx(-point["cost"], rel=1e-5)
-        assert 8 * point["figures"]["accuracy"] == pytest.approx(round(8 * point["figures"]["accuracy"]))
+        assert point["metrics"]["loss"] == pytest.approx(-point["cost"], rel=1e-5)
+        assert 8 * point["metrics"]["accuracy"] == pytest.approx(round(8 * point["metrics"]["accuracy"]))
     assert "accuracy" in shown and (folder / "cost_over_time.png").is_file()
     assert jiio("compare", *RUN, "--ckpt_path", fitted, "--tolerance", -1) == 1
     assert "compare needs a --tolerance of at least 0, got -1" in capsys.readouterr().err

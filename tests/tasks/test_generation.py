@@ -43,10 +43,10 @@ def test_the_inner_loss_is_a_sum_over_pixels():
 def test_figures_of_merit_are_per_image():
     model, given = task(), batch()
     z = torch.randn(4, model.net.hidden)
-    figures = model.evaluate(given, model.problem(given), z, torch.zeros(4, 3))
+    metrics = model.evaluate(given, model.problem(given), z, torch.zeros(4, 3))
     wanted = ((model.net.h(z) - given.image) ** 2).mean(dim=(1, 2, 3))
-    assert torch.allclose(figures["error"], wanted)
-    assert torch.allclose(figures["psnr"], 10 * torch.log10(4 / wanted))
+    assert torch.allclose(metrics["error"], wanted)
+    assert torch.allclose(metrics["psnr"], 10 * torch.log10(4 / wanted))
 
 
 def test_the_gradient_is_that_of_the_inner_optimum():

@@ -151,23 +151,23 @@ def test_the_inner_loss_is_a_sum_over_measurements():
 def test_figures_of_merit_are_per_image():
     model, given = task(PixelMask(0.5)), batch()
     z = torch.randn(4, model.net.hidden)
-    figures = model.evaluate(given, model.problem(given), z, torch.zeros(4, 3))
+    metrics = model.evaluate(given, model.problem(given), z, torch.zeros(4, 3))
     gap, seen = (model.net.h(z) - given.image).square(), model.measurement(given).seen
     wanted = gap.mean(dim=(1, 2, 3))
-    torch.testing.assert_close(figures["error"], wanted)
-    torch.testing.assert_close(figures["psnr"], 10 * torch.log10(4 / wanted))
+    torch.testing.assert_close(metrics["error"], wanted)
+    torch.testing.assert_close(metrics["psnr"], 10 * torch.log10(4 / wanted))
     for i in range(4):
-        assert figures["error_inside"][i].item() == pytest.approx(gap[i][~seen[i]].mean().item(), rel=1e-5)
-        assert figures["error_outside"][i].item() == pytest.approx(gap[i][seen[i]].mean().item(), rel=1e-5)
+        assert metrics["error_inside"][i].item() == pytest.approx(gap[i][~seen[i]].mean().item(), rel=1e-5)
+        assert metrics["error_outside"][i].item() == pytest.approx(gap[i][seen[i]].mean().item(), rel=1e-5)
     shown = (given.image * seen - given.image).square().mean(dim=(1, 2, 3))
-    torch.testing.assert_close(figures["psnr_input"], 10 * torch.log10(4 / shown))
+    torch.testing.assert_close(metrics["psnr_input"], 10 * torch.log10(4 / shown))
     assert "error_inside" not in task(GaussianNoise()).evaluate(given, model.problem(given), z, torch.zeros(4, 3))
 
 
 def test_the_noise_on_the_input_has_the_psnr_of_its_deviation():
     model, given = task(GaussianNoise(0.2)), batch(64)
-    figures = model.evaluate(given, model.problem(given), torch.zeros(64, model.net.hidden), torch.zeros(64, 3))
-    assert figures["psnr_input"].mean().item() == pytest.approx(10 * math.log10(4 / 0.2**2), abs=0.3)
+    metrics = model.evaluate(given, model.problem(given), torch.zeros(64, model.net.hidden), torch.zeros(64, 3))
+    assert metrics["psnr_input"].mean().item() == pytest.approx(10 * math.log10(4 / 0.2**2), abs=0.3)
 
 
 def test_a_measurement_is_a_function_of_seed_and_index():
@@ -253,7 +253,7 @@ trainer:
     - class_path: jiio_lightning.callbacks.ImageGrid
       init_args: {count: 4, enlarge: 1}
     - class_path: jiio_lightning.callbacks.PredictionWriter
-    - class_path: jiio_lightning.callbacks.SampleFigures
+    - class_path: jiio_lightning.callbacks.SampleMetrics
 model:
   class_path: jiio_lightning.tasks.Inverse
   init_args:
@@ -282,7 +282,7 @@ def inverse(jiio):
 
 
 def test_a_generators_checkpoint_is_taken_as_it_is(inverse, checkpoint):
-    """By the joint solver and by Nested Adam: figures, medians, pictures."""
+    """By the joint solver and by Nested Adam: metrics, medians, pictures."""
     from tests.callbacks.test_pictures import tiles
 
     assert inverse("test", "--ckpt_path", checkpoint) == 0

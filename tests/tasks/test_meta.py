@@ -249,13 +249,13 @@ def test_a_task_whose_linear_system_is_not_solved_goes_without_it():
 def test_figures_are_of_each_task():
     task, batch = learner(), episodes(side=8, dtype=torch.float32)
     inject(task, Joint(max_steps=6))
-    figures = task.test_step(batch, 0)
+    metrics = task.test_step(batch, 0)
     prediction = task.predict_step(batch, 0)
     right = prediction["logits"].argmax(dim=2) == batch.query_label
-    torch.testing.assert_close(figures["accuracy"], right.float().mean(dim=1))
+    torch.testing.assert_close(metrics["accuracy"], right.float().mean(dim=1))
     losses = F.cross_entropy(prediction["logits"].flatten(0, 1), batch.query_label.flatten(), reduction="none").view(2, -1)
-    torch.testing.assert_close(figures["loss"], losses.mean(dim=1), rtol=1e-4, atol=1e-5)
-    assert {"support_accuracy", "support_loss", "query_residual", "resolve_residual", "index"} <= figures.keys()
+    torch.testing.assert_close(metrics["loss"], losses.mean(dim=1), rtol=1e-4, atol=1e-5)
+    assert {"support_accuracy", "support_loss", "query_residual", "resolve_residual", "index"} <= metrics.keys()
 
 
 def test_episodes_that_do_not_fit():

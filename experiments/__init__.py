@@ -1,0 +1,1 @@
+"""The laboratory: baselines, the papers' tables and figures, benchmarks. It imports the package, never the reverse."""

@@ -1,0 +1,164 @@
+"""What the methods of few-shot learning share: the path of a batch of tasks, and weights that are adapted to each."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from experiments.baselines.convnet import Conv4
+from jiio_lightning.tasks.base import check_weights
+from jiio_lightning.tasks.episodes import check_episodes, episode_metrics
+from jiio_lightning.tasks.optimiser import adam
+
+
+class FewShot(LightningModule, ABC):
+    """Learns from many small tasks to learn a new one; there is no inner problem in x, and no solver is needed.
+
+    Args:
+        net: the network.
+        learning_rate: of Adam.
+        one_cycle: warm up and anneal over the run instead of a constant rate.
+    """
+
+    def __init__(self, net: Conv4, learning_rate: float = 1e-3, one_cycle: bool = True) -> None:
+        super().__init__()
+        self.net = net
+        self.learning_rate = learning_rate
+        self.one_cycle = one_cycle
+
+    @abstractmethod
+    def outer(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """A value ``(T,)`` whose gradient trains the weights, and metrics of the tasks to log, each ``(T,)``."""
+
+    @abstractmethod
+    def logits(self, batch: Any) -> Tensor:
+        """Logits ``(T, N Q, N)`` of the query images, of which only the support images' labels are used."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        check_episodes(batch, self.net)
+        value, metrics = self.outer(batch)
+        self._log("train", metrics, len(batch.index))
+        return value.mean()
+
+    def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """``accuracy`` and ``loss`` of each task's query images and its ``index``: logged as means, returned whole."""
+        return self._evaluation_step("val", batch)
+
+    def test_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """As validation_step."""
+        return self._evaluation_step("test", batch)
+
+    def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """``logits`` ``(T, N Q, N)`` of the query images and ``index``."""
+        check_episodes(batch, self.net)
+        return {"logits": self._judged(batch), "index": batch.index}
+
+    def configure_optimizers(self) -> Any:
+        return adam(self, self.learning_rate, self.one_cycle)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As in PyTorch, but weights of another net are one clear error.
+
+        Raises:
+            ValueError: if a tensor is missing, of another shape, or nobody's.
+        """
+        if strict:
+            check_weights(self, state_dict)
+        return super().load_state_dict(state_dict, strict, assign)
+
+    @torch.no_grad()
+    def _judged(self, batch: Any) -> Tensor:
+        return self.logits(batch)
+
+    def _evaluation_step(self, stage: str, batch: Any) -> dict[str, Tensor]:
+        check_episodes(batch, self.net)
+        metrics = episode_metrics(self._judged(batch), batch.query_label)
+        self._log(stage, metrics, len(batch.index))
+        return metrics | {"index": batch.index}
+
+    def _log(self, stage: str, metrics: dict[str, Tensor], tasks: int) -> None:
+        for name, value in metrics.items():
+            shown = name == "accuracy"
+            self.log(f"{stage}/{name}", value.mean(), prog_bar=shown, batch_size=tasks, sync_dist=stage != "train")
+
+
+class GradientBased(FewShot):
+    r"""A method that adapts all weights of the net to a task by gradient steps on its support images.
+
+    .. math:: w_i = \text{Alg}(\theta, D_i^{support}), \quad \text{then } \ell(w_i, D_i^{query})
+
+    Weights are one vector: theta is ``(P,)``, those adapted to T tasks are ``(T, P)``. Tasks are independent of each other, and
+    are vectorised (torch.func.vmap).
+
+    Args:
+        net: a classifier.
+        inner_rate: step size of the adaptation.
+        steps: of the adaptation, in training.
+        eval_steps: in evaluation; as many as in training unless given.
+        learning_rate: of Adam.
+        one_cycle: warm up and anneal over the run instead of a constant rate.
+
+    Raises:
+        ValueError: for a net without logits or with running statistics, or steps that adapt nothing.
+    """
+
+    def __init__(
+        self,
+        net: Conv4,
+        inner_rate: float,
+        steps: int,
+        eval_steps: int | None = None,
+        learning_rate: float = 1e-3,
+        one_cycle: bool = True,
+    ) -> None:
+        super().__init__(net, learning_rate, one_cycle)
+        name = type(self).__name__
+        if net.num_classes is None:
+            raise ValueError(f"{name} adapts a classifier: set model.net.num_classes to the ways of the episodes")
+        if net.norm == "running":
+            raise ValueError(f"{name} has no running statistics, tasks are independent: set model.net.norm to episode or group")
+        self.inner_rate = inner_rate
+        self.steps = steps
+        self.eval_steps = steps if eval_steps is None else eval_steps
+        if min(self.steps, self.eval_steps) < 1 or inner_rate <= 0:
+            raise ValueError(
+                f"{name}: steps, eval_steps and inner_rate are to be positive, they are {steps}, {eval_steps} and {inner_rate}"
+            )
+        self._parts = [(key, weight.shape) for key, weight in net.named_parameters()]
+
+    @abstractmethod
+    def adapt_to(self, theta: Tensor, image: Tensor, label: Tensor, steps: int) -> Tensor:
+        """theta ``(P,)`` adapted to the images ``(E, C, H, W)`` of one task with labels ``(E,)``."""
+
+    def adapt(self, image: Tensor, label: Tensor) -> Tensor:
+        """Weights ``(T, P)`` adapted to images ``(T, E, C, H, W)`` with labels ``(T, E)``, by as many steps as the mode has."""
+        steps = self.steps if self.training else self.eval_steps
+        return vmap(lambda image, label: self.adapt_to(self.theta, image, label, steps))(image, label)
+
+    def logits(self, batch: Any) -> Tensor:
+        return self.at(self.adapt(batch.support, batch.support_label), batch.query)
+
+    @property
+    def theta(self) -> Tensor:
+        """The weights of the net as one vector ``(P,)``, differentiable."""
+        return nn.utils.parameters_to_vector(self.net.parameters())
+
+    def at(self, weights: Tensor, image: Tensor) -> Tensor:
+        """Logits ``(T, E, N)`` at weights ``(T, P)`` of images ``(T, E, C, H, W)``, the images of a task passed together."""
+        return vmap(self._logits)(weights, image)
+
+    def loss(self, weights: Tensor, image: Tensor, label: Tensor) -> Tensor:
+        """Mean cross-entropy, a scalar, at weights ``(P,)`` of the images of one task."""
+        return F.cross_entropy(self._logits(weights, image), label)
+
+    def _logits(self, weights: Tensor, image: Tensor) -> Tensor:
+        pieces = weights.split([shape.numel() for _, shape in self._parts])
+        named = {key: piece.view(shape) for (key, shape), piece in zip(self._parts, pieces, strict=True)}
+        return functional_call(self.net, named, (image,))

@@ -1,0 +1,125 @@
+"""One run in a process of its own: the command, and what it measured."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import resource
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from experiments.record import Record, write_atomically
+from jiio_lightning.cli import JIIOCLI, run
+from jiio_lightning.commands.provenance import provenance
+
+RECORD, LOG, ERROR = "record.json", "log.txt", "error.txt"
+JSON_METRICS = {"learn_start": "learn_start.json", "compare": "comparison.json", "front": "front.json", "attack": "attack.json"}
+"""The files into which commands that do not log their figures write them, somewhere below a run's folder."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run, ready to execute.
+
+    Args:
+        name, key, curve, budget: as in the run and its record.
+        arguments: of ``jiio``; all paths absolute.
+        folder: the working directory: all relative paths of a run file (logs, checkpoints, pictures) lie below it.
+        threads: of torch; None leaves its own choice.
+    """
+
+    name: str
+    key: str
+    curve: str
+    budget: str
+    arguments: list[str]
+    folder: Path
+    threads: int | None = None
+
+    def execute(self) -> None:
+        """Run the command; afterwards the folder has a record, or a file that says what went wrong."""
+        os.chdir(self.folder)
+        sys.argv = ["jiio", *self.arguments]
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+        with _logged(self.folder / LOG):
+            began = time.perf_counter()
+            try:
+                cli = run(self.arguments)
+            except KeyboardInterrupt:
+                raise
+            except (Exception, SystemExit) as error:
+                write_atomically(self.folder / ERROR, f"{type(error).__name__}: {error}")
+                raise
+            self._record(cli, time.perf_counter() - began).save(self.folder / RECORD)
+
+    def _record(self, cli: JIIOCLI, seconds: float) -> Record:
+        metrics = {name: float(value) for name, value in cli.trainer.callback_metrics.items()}
+        curve = learning_curve(self.folder, self.curve)
+        return Record(
+            name=self.name,
+            key=self.key,
+            command=shlex.join(["jiio", *self.arguments]),
+            metrics=metrics | json_metrics(self.folder, self.arguments[0]),
+            seconds=seconds,
+            peak_memory=_peak_memory(),
+            steps=int(cli.trainer.global_step),
+            curve=curve,
+            data=_data(cli),
+            seed=cli.config[self.arguments[0]].get("seed_everything"),
+            budget=self.budget,
+            provenance={name: value for name, value in provenance().items() if name != "command"},
+        )
+
+
+def learning_curve(folder: Path, figure: str) -> list[tuple[int, float]]:
+    """``(step, value)`` of a validation figure, from all CSV logs below a folder: a run that was resumed has several."""
+    points: dict[int, float] = {}
+    for path in sorted(folder.rglob("metrics.csv"), key=lambda path: path.stat().st_mtime):
+        with path.open(newline="") as file:
+            points |= {int(row["step"]): float(row[figure]) for row in csv.DictReader(file) if row.get(figure)}
+    return sorted((step + 1, value) for step, value in points.items())  # Lightning counts from 0
+
+
+def json_metrics(folder: Path, command: str) -> dict[str, float]:
+    """The numbers of the JSON file that a command writes, nested names joined by slashes."""
+    paths = folder.rglob(JSON_METRICS[command]) if command in JSON_METRICS else ()
+    return {f"{command}/{name}": value for path in paths for name, value in _numbers(json.loads(path.read_text()))}
+
+
+def _numbers(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
+    if isinstance(value, dict):
+        for part, inner in value.items():
+            yield from _numbers(inner, f"{name}/{part}" if name else str(part))
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield name, float(value)
+
+
+def _data(cli: JIIOCLI) -> dict[str, str]:
+    """The prepared set that the run has read."""
+    prepared = getattr(cli.datamodule, "prepared", None)
+    return {} if prepared is None else {str(prepared.folder.resolve()): prepared.manifest.checksum}
+
+
+def _peak_memory() -> int:
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+@contextmanager
+def _logged(path: Path) -> Iterator[None]:
+    """Everything that the command prints goes to a file, errors with their traceback too."""
+    with path.open("a") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+        yield

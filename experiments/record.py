@@ -1,0 +1,130 @@
+"""What a run leaves behind, and when it can be used again instead of running once more."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import jiio_lightning
+from experiments.plan import Choice, Run, trials
+
+PACKAGE = Path(jiio_lightning.__file__).parent
+LABORATORY = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Record:
+    """One finished run.
+
+    Args:
+        name: of the run.
+        key: hash of its configuration, of its weights' and of the code.
+        command: what to type to get it again.
+        metrics: all figures, by name.
+        seconds: wall-clock time of the command.
+        peak_memory: bytes; of the process on a CPU, of the tensors on a GPU.
+        steps: optimiser steps of a fit so far.
+        curve: ``[step, value]`` of the validation figure of a fit.
+        data: checksum of the manifest of each prepared set that it read, by folder.
+        seed: of the run.
+        budget: it ran under.
+        provenance: commit, versions, hardware.
+    """
+
+    name: str
+    key: str
+    command: str
+    metrics: dict[str, float]
+    seconds: float
+    peak_memory: int
+    steps: int
+    curve: list[tuple[int, float]]
+    data: dict[str, str]
+    seed: int | None
+    budget: str
+    provenance: dict[str, Any]
+
+    def save(self, path: Path) -> None:
+        """Write it whole or not at all."""
+        write_atomically(path, json.dumps(asdict(self), indent=1))
+
+    @classmethod
+    def load(cls, path: Path) -> Record | None:
+        """The record in a file; None if there is none that can be read."""
+        try:
+            return cls(**json.loads(path.read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    @property
+    def still_falls(self) -> bool | None:
+        """Whether the validation curve fell by over 5 % in the last tenth of the steps; None without a curve."""
+        if len(self.curve) < 2:
+            return None
+        before = [value for step, value in self.curve if step <= 0.9 * self.steps]
+        return bool(before) and self.curve[-1][1] < 0.95 * before[-1]
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file so that it is never seen half-written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(text)
+    draft.replace(path)
+
+
+def key(run: Run, root: Path) -> str:
+    """Hash of everything that decides a run's figures but the data: configuration, weights, code.
+
+    Raises:
+        FileNotFoundError: if the run file is not below the root.
+    """
+    overrides = [_override(text, root) for text in run.overrides]
+    parts: list[object] = [run.command, _config(root / run.config), overrides, code_version()]
+    parts += [key(trial, root) for trial in trials(run.weights)]
+    parts += [run.weights.metric if isinstance(run.weights, Choice) else ""]
+    parts += [(file.place, file.pattern, key(file.run, root)) for file in run.files]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+@cache
+def code_version() -> str:
+    """Hash of the sources that compute metrics: the package, and the baselines and benchmarks beside it."""
+    digest = hashlib.sha256()
+    for root in (PACKAGE, LABORATORY / "baselines", LABORATORY / "benchmarks"):
+        for path in sorted(root.rglob("*.py")):
+            digest.update(path.relative_to(root.parent).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _config(path: Path) -> object:
+    """A run file's contents with its fragments in their places."""
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no {path}: run `jiio reproduce` in the project's root, or name it with --project")
+    return _expanded(yaml.safe_load(path.read_text()), path.parent)
+
+
+def _expanded(value: object, folder: Path) -> object:
+    if isinstance(value, dict):
+        return {name: _expanded(part, folder) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_expanded(part, folder) for part in value]
+    if isinstance(value, str) and value.endswith(".yaml") and (folder / value).is_file():
+        return _config(folder / value)
+    return value
+
+
+def _override(text: str, root: Path) -> object:
+    return _config(root / text) if is_fragment(text, root) else text
+
+
+def is_fragment(text: str, root: Path) -> bool:
+    """Whether an override is the path of a YAML file below the project's root."""
+    return text.endswith(".yaml") and (root / text).is_file()

@@ -1,1 +1,0 @@
-"""What the machinery costs, measured: ``jiio bench``."""

@@ -1,0 +1,112 @@
+"""From metrics of each sample to a table's means, medians and intervals."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.trainer.states import TrainerFn
+from torch import Tensor
+
+from jiio_lightning.callbacks.gathering import Rows, gather_rows
+from jiio_lightning.callbacks.media import log_table
+from jiio_lightning.metrics.intervals import mean_interval, median_interval, share_interval
+
+SHARE = "accuracy"
+"""Where a figure's name begins so and it is 0 or 1 for each sample, its mean is a share."""
+
+
+class SampleMetrics(Callback):
+    """Collects what ``test_step`` (of ``jiio test``) or ``validation_step`` (of ``jiio validate``) returns for each sample.
+
+    Over all processes, each sample once, it logs for every figure NAME
+
+    * ``test/NAME``: the mean, and its 95 % interval ``test/NAME_low``, ``test/NAME_high`` (normal; Wilson's for an accuracy of
+      0 or 1 a sample);
+    * ``test/NAME_median`` and its 95 % interval ``test/NAME_median_low``, ``test/NAME_median_high``, between two order statistics
+      and so exact for every distribution (an accuracy of 0 or 1 has none);
+
+    and writes them to ``<run folder>/samples_test.csv``. An interval that so few samples do not have is NaN. The mean takes the
+    place of the one that the task logs itself: it is the same in one process, while Lightning's mean over processes with unequal
+    numbers of samples is off (it rounds their average number down).
+    """
+
+    def __init__(self) -> None:
+        self._batches: list[Mapping[str, Tensor]] = []
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._batches = []
+
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        self._keep(outputs)
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._report(trainer, pl_module, "test")
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._batches = []
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        if trainer.state.fn == TrainerFn.VALIDATING:  # within a fit the task's means will do
+            self._keep(outputs)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn == TrainerFn.VALIDATING:
+            self._report(trainer, pl_module, "val")
+
+    def _keep(self, outputs: Any) -> None:
+        if isinstance(outputs, Mapping) and "index" in outputs:
+            self._batches.append({name: value.detach().cpu() for name, value in outputs.items()})
+
+    def _report(self, trainer: Trainer, task: LightningModule, stage: str) -> None:
+        rows = gather_rows(self._batches)
+        self._batches = []
+        for name, values in rows.items():
+            if name != "index":
+                task.log_dict({f"{stage}/{key}": value for key, value in summary(name, values.astype(np.float64)).items()})
+        if rows and trainer.is_global_zero:
+            write_rows(rows, Path(trainer.default_root_dir) / f"samples_{stage}.csv")
+            log_table(
+                trainer, f"samples/{stage}", list(rows), list(zip(*(column.tolist() for column in rows.values()), strict=True))
+            )
+
+
+def summary(name: str, values: np.ndarray) -> dict[str, float]:
+    """Mean, median and their 95 % intervals of a figure ``(N,)``, by the names they are logged under.
+
+    Raises:
+        ValueError: if the values are not one number a sample.
+    """
+    if values.ndim != 1:
+        raise ValueError(f"the figure {name!r} has the shape {values.shape}: it is to be one number a sample")
+    share = name.startswith(SHARE) and bool(np.isin(values, (0, 1)).all())
+    low, high = share_interval(values) if share else mean_interval(values)
+    metrics = {name: float(values.mean()), f"{name}_low": low, f"{name}_high": high}
+    if share:
+        return metrics
+    median_low, median_high = median_interval(values)
+    return metrics | {
+        f"{name}_median": float(np.median(values)),
+        f"{name}_median_low": median_low,
+        f"{name}_median_high": median_high,
+    }
+
+
+def write_rows(rows: Rows, path: Path) -> None:
+    """A CSV file with one column a name, ``index`` first; it replaces an older one in one go."""
+    names = ["index", *(name for name in rows if name != "index")]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    with part.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(names)
+        writer.writerows(zip(*(rows[name].tolist() for name in names), strict=True))
+    part.replace(path)

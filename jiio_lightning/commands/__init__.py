@@ -1,0 +1,1 @@
+"""One file a command; the Trainer binds those that need a model."""
