@@ -1,41 +1,61 @@
-"""Imports point inward: core <- models <- tasks, with data and callbacks beside them and the CLI on top."""
-
-from __future__ import annotations
+"""The order of rooms: a file imports only from its own room and from those before it."""
 
 import ast
 from pathlib import Path
 
 import pytest
 
-import jiio_lightning
+REPO = Path(__file__).parents[1]
+ORDER = (
+    "randomness",
+    "core",
+    "models",
+    "starts",
+    "attacks",
+    "metrics",
+    "tasks",
+    "data",
+    "callbacks",
+    "commands",
+    "cli",
+    "experiments",
+)
+LIGHTNING_FREE = {"randomness", "core", "models", "starts", "attacks"}
+FILES = [path for folder in ("jiio_lightning", "experiments") for path in sorted((REPO / folder).rglob("*.py"))]
 
-PACKAGE = Path(jiio_lightning.__file__).parent
-EVERYTHING = {path.stem for path in PACKAGE.iterdir() if path.stem != "__pycache__"} | {"cli", "lightning", "pytorch_lightning"}
-ALLOWED = {
-    "core": {"core"},
-    "models": {"core", "models"},
-    "data": EVERYTHING - {"core", "models", "tasks", "callbacks", "cli"},
-    "tasks": EVERYTHING - {"data", "cli", "reproduce"},
-}
+
+def room(module: str) -> str | None:
+    """The room of a dotted name; None for a library, and for the package's own face."""
+    first, *rest = module.split(".")
+    if first == "experiments":
+        return first
+    return rest[0] if first == "jiio_lightning" and rest else None
 
 
 def imports(path: Path) -> set[str]:
-    """The project's folders, and Lightning, that a file imports."""
+    """Dotted names of all modules that a file imports, wherever in it."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: a relative import"
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    parts = {tuple(name.split(".")) for name in names}
-    inside = {name[1] for name in parts if name[0] == "jiio_lightning" and len(name) > 1}
-    return inside | {name[0] for name in parts if name[0] in {"lightning", "pytorch_lightning"}}
+            names.add(node.module or "")
+    return names
 
 
-@pytest.mark.parametrize("folder", ALLOWED)
-def test_imports_point_inward(folder: str) -> None:
-    files = sorted((PACKAGE / folder).rglob("*.py"))
-    assert files
-    wrong = {str(file.relative_to(PACKAGE)): imports(file) - ALLOWED[folder] for file in files}
-    assert not {file: names for file, names in wrong.items() if names}
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(REPO)))
+def test_a_file_imports_from_rooms_before_its_own(path):
+    own = room(".".join(path.relative_to(REPO).with_suffix("").parts))
+    if own in ("__init__", "__main__"):
+        return  # the package's face
+    assert own in ORDER, f"{path} lies in no room"
+    wanted = {found for name in imports(path) if (found := room(name)) is not None}
+    late = {found for found in wanted if ORDER.index(found) > ORDER.index(own)}
+    assert not late, f"{own} imports {late}"
+    if own in LIGHTNING_FREE:
+        assert not any(name.split(".")[0] in ("lightning", "pytorch_lightning") for name in imports(path))
+
+
+def test_every_room_has_files():
+    assert {room(".".join(path.relative_to(REPO).with_suffix("").parts)) for path in FILES} - {"__init__", "__main__"} == set(ORDER)
