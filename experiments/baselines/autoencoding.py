@@ -11,7 +11,6 @@ from torch.nn.utils import parametrize
 
 from experiments.baselines.interface import Code, Encoder
 from experiments.baselines.latents import LatentRegularizer, Unregularised
-from jiio_lightning.core.equilibrium import Implicit
 from jiio_lightning.core.inner import SolveError
 from jiio_lightning.core.layers import Layers
 from jiio_lightning.core.operators import Operator
@@ -76,7 +75,7 @@ class Autoencoding(Regularised, LatentModel):
         self.learning_rate = learning_rate
         self.one_cycle = one_cycle
         self.solver = FixedPoint(Anderson(memory=6), 18) if forward is None else forward
-        self.adjoint = Implicit(FixedPoint(Anderson(memory=6), 20) if backward is None else backward)
+        self.adjoint = FixedPoint(Anderson(memory=6), 20) if backward is None else backward
         self.tight = FixedPoint(Anderson(memory=8), 100, tol=1e-5) if resolve is None else resolve
         self.seed = seed
 

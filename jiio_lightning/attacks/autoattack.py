@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from jiio_lightning.attacks.base import Attack
 from jiio_lightning.attacks.target import Target
-from jiio_lightning.core.equilibrium import Implicit, equilibrium
+from jiio_lightning.core.equilibrium import equilibrium
 from jiio_lightning.core.solvers.anderson import Anderson
 from jiio_lightning.core.solvers.base import FixedPoint
 from jiio_lightning.models.interface import Classifier
@@ -39,7 +39,7 @@ class ImplicitForward(nn.Module):
         """``(B, C, H, W)`` to ``(B, num_classes)``."""
         pixels = image.flatten(1)
         start = pixels.new_zeros(len(pixels), self.net.hidden)
-        return self.net.h(equilibrium(self.net.f, pixels, start, self.forward_solver, Implicit(self.backward_solver)))
+        return self.net.h(equilibrium(self.net.f, pixels, start, self.forward_solver, self.backward_solver))
 
 
 class AutoAttack(Attack):

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from jiio_lightning.attacks.base import Attack, starting_point
 from jiio_lightning.attacks.target import Target
-from jiio_lightning.core.steps import StepInput
 
 
 class IntermediateStates(Attack):
@@ -49,15 +48,14 @@ class IntermediateStates(Attack):
         project = target.threat.projection(target.pixels)
         rule = target.threat.steepest(self.size * target.threat.eps)
         delta = starting_point(target, restart, random_start=False)
-        state, settled = rule.init(delta), torch.zeros(len(delta), device=delta.device)
+        state = rule.init(delta)
         for step in range(self.steps):
-            cost, gradient = self._gradient(target, delta)
-            proposal, state = rule.step(StepInput(delta, gradient, cost, settled, step, self.steps), state)
-            delta = project(proposal)
+            move, state = rule.move(self._gradient(target, delta), state, step, self.steps)
+            delta = project(delta + move)
         return delta
 
-    def _gradient(self, target: Target, delta: Tensor) -> tuple[Tensor, Tensor]:
-        """Minus the mean cross-entropy ``(B,)`` and its gradient in delta ``(B, d)``."""
+    def _gradient(self, target: Target, delta: Tensor) -> Tensor:
+        """The gradient of minus the mean cross-entropy in delta ``(B, d)``."""
         with torch.enable_grad():
             delta = delta.detach().requires_grad_()
             z, costs = delta.new_zeros(len(delta), target.net.hidden), []
@@ -67,4 +65,4 @@ class IntermediateStates(Attack):
                     costs.append(-target.cross_entropy(z))
             cost = torch.stack(costs).mean(dim=0)
             (gradient,) = torch.autograd.grad(cost.sum(), delta)
-        return cost.detach(), gradient
+        return gradient

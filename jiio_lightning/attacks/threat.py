@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from jiio_lightning.core.projections import Box, BoxedBall, L2Ball
-from jiio_lightning.core.steps import Normalised, Schedule, Sign, StepInput, StepRule
+from jiio_lightning.core.steps import Normalised, Schedule, Sign, StepRule
 
 Norm = Literal["l2", "linf"]
 FAR = 1e3
@@ -62,10 +62,9 @@ class ThreatModel:
 
     def farthest(self, image: Tensor, direction: Tensor) -> Tensor:
         """The allowed perturbations ``(B, d)`` of images ``(B, d)`` that go farthest along directions ``(B, d)``; 0 along 0."""
-        step = self.steepest(FAR * self.eps)  # the projection of a far point: with a pixel box, of ever more pixels at its walls
-        cost = direction.new_zeros(len(direction))
-        moved, _ = step.step(StepInput(torch.zeros_like(direction), -direction, cost, cost, 0, 1), step.init(direction))
-        return self.projection(image)(moved)
+        rule = self.steepest(FAR * self.eps)  # the projection of a far point: with a pixel box, of ever more pixels at its walls
+        move, _ = rule.move(-direction, rule.init(direction), step=0, max_steps=1)
+        return self.projection(image)(move)
 
     def draw(self, image: Tensor, generators: list[torch.Generator]) -> Tensor:
         """A random allowed perturbation of each image ``(B, d)``: uniform in the ball, then projected."""

@@ -20,6 +20,11 @@ class LinearSolution:
         value: u ``(B, N)``.
         residual: ||A u - b|| / ||b||, ``(B,)``.
         num_products: products with A.
+
+    Example:
+        >>> solution = LinearSolution(torch.zeros(2, 3), residual=torch.tensor([1e-7, 0.1]), num_products=12)
+        >>> solution.within(1e-6).tolist()
+        [True, False]
     """
 
     value: Tensor
@@ -45,6 +50,11 @@ def gmres(
 
     Returns:
         The best u and its true residual: look at it, nothing is raised when the budget was too small.
+
+    Example:
+        >>> matrix, rhs = torch.tensor([[2.0, 1.0], [0.0, 4.0]]), torch.tensor([[4.0, 8.0]])
+        >>> gmres(lambda u: u @ matrix.T, rhs).value.tolist()
+        [[1.0, 2.0]]
     """
     value, products = torch.zeros_like(rhs), 0
     scale = torch.linalg.vector_norm(rhs, dim=1).clamp_min(torch.finfo(rhs.dtype).tiny)
@@ -70,20 +80,20 @@ def _cycle(product: Callable[[Tensor], Tensor], residual: Tensor, memory: int, g
     batch = residual.shape[0]
     basis = residual.new_zeros(batch, memory + 1, residual.shape[1])
     hessenberg = residual.new_zeros(batch, memory + 1, memory)
-    estimate = ResidualEstimate(residual.new_zeros(batch, memory + 1))
+    estimate = _ResidualEstimate(residual.new_zeros(batch, memory + 1))
     norm = torch.linalg.vector_norm(residual, dim=1)
     basis[:, 0] = _unit(residual, norm, norm)
     used = 0
     while used < memory:
         k, used = used, used + 1
-        image = product(basis[:, k])
-        size = torch.linalg.vector_norm(image, dim=1)
+        new = product(basis[:, k])
+        size = torch.linalg.vector_norm(new, dim=1)
         for _ in range(2):  # twice is enough to stay orthogonal
-            weights = torch.bmm(basis[:, : k + 1], image.unsqueeze(2))
+            weights = torch.bmm(basis[:, : k + 1], new.unsqueeze(2))
             hessenberg[:, : k + 1, k] += weights.squeeze(2)
-            image = image - torch.bmm(weights.transpose(1, 2), basis[:, : k + 1]).squeeze(1)
-        hessenberg[:, k + 1, k] = torch.linalg.vector_norm(image, dim=1)
-        following = _unit(image, hessenberg[:, k + 1, k], size)
+            new = new - torch.bmm(weights.transpose(1, 2), basis[:, : k + 1]).squeeze(1)
+        hessenberg[:, k + 1, k] = torch.linalg.vector_norm(new, dim=1)
+        following = _unit(new, hessenberg[:, k + 1, k], size)
         going = norm * estimate(hessenberg, k) >= goal
         basis[:, k + 1] = torch.where(going.unsqueeze(1), following, 0.0)
         if used % CHECK == 0 and not bool(basis[:, k + 1].any()):
@@ -96,7 +106,7 @@ def _cycle(product: Callable[[Tensor], Tensor], residual: Tensor, memory: int, g
     return torch.bmm(weights.transpose(1, 2), basis[:, :used]).squeeze(1), used
 
 
-class ResidualEstimate:
+class _ResidualEstimate:
     r"""The least residual over a growing Krylov basis, without solving for it.
 
     The residual of :math:`\min_u \| \beta e_1 - \bar H u \|` is the part of :math:`\beta e_1` along the one vector c with
@@ -120,6 +130,6 @@ class ResidualEstimate:
 
 
 def _unit(vector: Tensor, norm: Tensor, size: Tensor) -> Tensor:
-    """The vector at length 1, or 0 where it is rounding error beside ``size``."""
+    """The vector at length 1, or 0 where it is rounding error next to ``size``."""
     real = norm > 10 * torch.finfo(vector.dtype).eps * size
     return torch.where(real.unsqueeze(1), vector / torch.where(real, norm, 1.0).unsqueeze(1), 0.0)

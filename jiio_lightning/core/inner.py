@@ -24,8 +24,14 @@ MU_SLACK = 10.0
 class XResidual:
     """||x - P(x - dL/dx)|| over the largest one that this solve has seen: a residual of x without units.
 
-    The gradient in x has no natural scale to be compared with; the largest so far is one that neither the units of x nor a
-    factor on the loss can change. A solve that starts at its solution therefore says 1: it has seen nothing to compare with.
+    The gradient in x has no natural scale to be compared with. The largest so far is a scale that neither the units of x nor a
+    factor on the loss can change. A solve that starts at its solution therefore reports 1: it has nothing to compare with.
+
+    Example:
+        >>> problem, residual = InnerProblem(f=lambda z, x: z, loss=lambda z, x: x.sum(1)), XResidual()
+        >>> x = torch.zeros(1, 2)
+        >>> [residual(problem, x, torch.tensor([[dx, 0.0]])).item() for dx in (8.0, 2.0, 1.0)]
+        [1.0, 0.25, 0.125]
     """
 
     def __init__(self) -> None:
@@ -41,8 +47,15 @@ class XResidual:
 class MuResidual:
     """||dL/dz|| / ||J_z^T mu + dl/dz||: a residual of mu relative to mu itself, which is what the gradient of Eq. 19 needs.
 
-    Where the data are fitted exactly mu goes to 0 and the quotient to 0/0. It is taken relative to no less than ``FLOOR`` of the
-    largest J_z^T mu + dl/dz that this solve has seen: a mu that has shrunk so far is 0 to every purpose.
+    Where the data are fitted exactly mu goes to 0 and the quotient to 0/0. So the denominator is at least ``FLOOR`` times the
+    largest ||J_z^T mu + dl/dz|| that this solve has seen: a mu below that counts as 0.
+
+    Example:
+        >>> residual, mu = MuResidual(), torch.tensor([[3.0, 4.0]])
+        >>> residual(mu, dz=0.1 * mu).item()  # 0.5 / 5.5
+        0.0909
+        >>> residual(1e-9 * mu, dz=-1e-9 * mu).item() < 1e-5  # mu has vanished
+        True
     """
 
     FLOOR = 1e-3
@@ -59,7 +72,17 @@ class MuResidual:
 
 
 class SolveError(RuntimeError):
-    """An inner solve whose answer cannot be used."""
+    """An inner solve whose answer cannot be used; :meth:`InnerSolution.require` raises it.
+
+    Example:
+        >>> v = Augmented.start(torch.zeros(1, 1), hidden=1)
+        >>> bad = InnerSolution(v, torch.tensor([[0.5, 0.5, 0.5]]), torch.zeros(1), 40, torch.tensor([True]))
+        >>> try:
+        ...     bad.require()
+        ... except SolveError as error:
+        ...     print(str(error)[:41])
+        z is not an equilibrium after 40 steps: m
+    """
 
 
 @dataclass(frozen=True)
@@ -71,9 +94,15 @@ class InnerSolution:
         residuals: relative residuals of z, mu and x at v ``(B, 3)``: ||f - z|| / ||f||, ||dL/dz|| / ||J_z^T mu + dl/dz||
             (:class:`MuResidual`), and the projected gradient in x over the largest one that the solve has seen
             (:class:`XResidual`).
-        cost: inner loss at v ``(B,)``; not the feasible cost, which solves z again at x.
+        cost: inner loss at v ``(B,)``. The feasible cost is another: the inner loss at z re-solved at the returned x.
         num_steps: steps in x.
-        finite: ``(B,)`` bool, False where the sample fell back to the last iterate that was finite.
+        finite: ``(B,)`` bool, False where the sample fell back to its last finite iterate.
+
+    Example:
+        >>> v, residuals = Augmented.start(torch.zeros(2, 1), hidden=3), torch.tensor([[1e-3, 1e-3, 0.1], [0.5, 0.5, 0.1]])
+        >>> solution = InnerSolution(v, residuals, torch.zeros(2), num_steps=40, finite=torch.tensor([True, True]))
+        >>> solution.feasible().tolist()
+        [True, False]
     """
 
     v: Augmented
@@ -98,7 +127,7 @@ class InnerSolution:
         return self.finite & (self.feasibility < feasible_tol)
 
     def require(self, feasible_tol: float = 1e-2) -> InnerSolution:
-        """This solution, if all samples are finite and the typical one is feasible, its mu converged.
+        """This solution, if all samples are finite, the median sample is feasible and its mu has converged.
 
         Raises:
             SolveError: else; the message says which residual, the likely cause and what to change.
@@ -110,10 +139,23 @@ class InnerSolution:
 
 
 class InnerSolver(ABC):
-    """``(InnerProblem, v0) -> InnerSolution``; no graph is kept.
+    """``(InnerProblem, v0) -> InnerSolution``, without a graph.
 
     Args:
         max_steps: steps in x.
+
+    Example:
+        A solver that tries two joint solves and returns the second from where the first ended.
+
+        >>> from jiio_lightning.core import Joint
+        >>> class Twice(InnerSolver):
+        ...     max_steps = 80
+        ...     def __call__(self, problem, v0, observers=()):
+        ...         first = Joint(max_steps=40)(problem, v0, observers)
+        ...         return Joint(max_steps=40)(problem, first.v, observers)
+        >>> problem = InnerProblem(f=lambda z, x: z / 2 + x, loss=lambda z, x: (z - 5).square().sum(1))
+        >>> Twice()(problem, Augmented.start(torch.zeros(1, 1), hidden=1)).feasible().item()
+        True
     """
 
     max_steps: int
@@ -124,17 +166,23 @@ class InnerSolver(ABC):
 
 
 def diagnose(solution: InnerSolution, feasible_tol: float = 1e-2) -> str | None:
-    """What is wrong with the typical sample of a solve, why that usually is, and which setting to change; None if it is fine."""
+    """What is wrong with the median sample of a solve, the likely cause, and which setting to change; None if it is fine.
+
+    Example:
+        >>> v, residuals = Augmented.start(torch.zeros(1, 1), hidden=1), torch.tensor([[1e-3, 0.5, 0.1]])
+        >>> diagnose(InnerSolution(v, residuals, torch.zeros(1), 40, torch.tensor([True])))[:33]
+        'mu has not converged after 40 ste'
+    """
     if not bool(solution.finite.all()):
         return (
             f"{int((~solution.finite).sum())} of {solution.finite.numel()} samples met a value that is not finite after at most "
             f"{solution.num_steps} steps. If it happens at the first step, the data or the weights hold NaN or Inf: check them; "
-            "else the iteration diverges: lower the step in x (step.size) or z's and mu's steps (step_sizes), "
+            "else the iteration diverges: lower the step in x (step.size) or the steps in z and mu (step_sizes), "
             "or raise the Jacobian penalty (jacobian.coefficient)."
         )
     z, mu, x = (float(value) for value in torch.median(solution.residuals, dim=0).values)
     if z < feasible_tol:
-        return None if mu < MU_SLACK * feasible_tol else _unsettled_dual(solution, mu, MU_SLACK * feasible_tol)
+        return None if mu < MU_SLACK * feasible_tol else _mu_not_converged(solution, mu, MU_SLACK * feasible_tol)
     measured = (
         f"z is not an equilibrium after {solution.num_steps} steps: median residual of z {z:.1e} (wanted {feasible_tol:.0e}), "
         f"of mu {mu:.1e}, of x {x:.1e}. "
@@ -142,12 +190,12 @@ def diagnose(solution: InnerSolution, feasible_tol: float = 1e-2) -> str | None:
     if x > feasible_tol:
         return measured + "x still moves, faster than z can follow: lower step.size or raise max_steps."
     return measured + (
-        "x rests but z does not: f is hardly a contraction there. Raise jacobian.coefficient when training, lower step_sizes.z, "
-        "or use method: Anderson."
+        "x has stopped but z has not: f is hardly a contraction there. Raise jacobian.coefficient when training, lower "
+        "step_sizes.z, or use method: Anderson."
     )
 
 
-def _unsettled_dual(solution: InnerSolution, mu: float, wanted: float) -> str:
+def _mu_not_converged(solution: InnerSolution, mu: float, wanted: float) -> str:
     return (
         f"mu has not converged after {solution.num_steps} steps: median residual {mu:.1e} (wanted {wanted:.0e}), while z has. "
         "The gradient of the weights that re-uses it (Eq. 19) is off: raise max_steps, lower step.size, or let the outer "

@@ -20,6 +20,11 @@ class KKTResidual:
         z: ||f(z, x) - z||, ``(B,)``.
         mu: ||dL/dz||, ``(B,)``.
         x: ||x - P(x - dL/dx)||, ``(B,)``; without a constraint ||dL/dx||.
+
+    Example:
+        >>> at = KKTResidual(z=torch.zeros(1), mu=torch.zeros(1), x=torch.ones(1))
+        >>> {row: value.item() for row, value in vars(at).items()}
+        {'z': 0.0, 'mu': 0.0, 'x': 1.0}
     """
 
     z: Tensor
@@ -28,7 +33,16 @@ class KKTResidual:
 
 
 def kkt_residual(problem: InnerProblem, v: Augmented) -> KKTResidual:
-    """The norm of the (projected) KKT map at v."""
+    """The norm of the (projected) KKT map at v.
+
+    Example:
+        >>> problem = InnerProblem(
+        ...     f=lambda z, x: z / 2 + x, loss=lambda z, x: 0.5 * ((z - 5).square() + x.square()).sum(1)
+        ... )
+        >>> z, mu, x = torch.tensor([[4.0], [-2.0], [2.0]]).split(1)  # the optimum
+        >>> float(kkt_residual(problem, Augmented(z, mu, x)).x), float(kkt_residual(problem, Augmented(z, mu, x + 1)).x)
+        (0.0, 1.0)
+    """
     gradient = problem.gradients(v)
     step = v.x - problem.project(v.x - gradient.x)
     return KKTResidual(*(torch.linalg.vector_norm(row, dim=1) for row in (gradient.mu, gradient.z, step)))
@@ -45,31 +59,44 @@ def kkt_map(problem: InnerProblem, v: Augmented) -> Augmented:
 
     Args:
         v: iterate whose blocks require grad.
+
+    Example:
+        >>> problem = InnerProblem(f=lambda z, x: z / 2 + x, loss=lambda z, x: 0.5 * (z - 5).square().sum(1))
+        >>> v = Augmented(*torch.zeros(3, 1, 1, requires_grad=True))
+        >>> kkt_map(problem, v).z.item(), kkt_map(problem, v).pack().requires_grad
+        (-5.0, True)
     """
-    image, loss = problem.f(v.z, v.x), problem.loss(v.z, v.x)
-    dz, dx = torch.autograd.grad(
-        (loss, image), (v.z, v.x), (torch.ones_like(loss), v.mu), create_graph=True, materialize_grads=True
-    )
-    return Augmented(z=dz - v.mu, mu=image - v.z, x=v.x - problem.project(v.x - dx))
+    fz, loss = problem.f(v.z, v.x), problem.loss(v.z, v.x)
+    dz, dx = torch.autograd.grad((loss, fz), (v.z, v.x), (torch.ones_like(loss), v.mu), create_graph=True, materialize_grads=True)
+    return Augmented(z=dz - v.mu, mu=fz - v.z, x=v.x - problem.project(v.x - dx))
 
 
 class KKTLinearisation:
-    """The KKT map at one point v, its graph kept: for products with the transposed Jacobian, and to the weights.
+    """The KKT map at one point v, with its graph: for products with the transposed Jacobian, and to the weights.
 
     Args:
         problem: the inner problem.
         v: its solution.
+
+    Example:
+        Without a constraint the Jacobian is symmetric; its first column has d(dL/dz)/dz and J_z - 1.
+
+        >>> problem = InnerProblem(f=lambda z, x: z / 2 + x, loss=lambda z, x: 0.5 * (z - 5).square().sum(1))
+        >>> zero = torch.zeros(1, 1)
+        >>> at = KKTLinearisation(problem, Augmented(zero, zero, zero))
+        >>> at.pull(Augmented(z=zero + 1, mu=zero, x=zero)).pack().tolist()
+        [[1.0, -0.5, 0.0]]
     """
 
     def __init__(self, problem: InnerProblem, v: Augmented) -> None:
         with torch.enable_grad():
             self.v = Augmented(*(block.detach().clone().requires_grad_() for block in (v.z, v.mu, v.x)))
-            self.image = kkt_map(problem, self.v)
+            self.value = kkt_map(problem, self.v)
 
     def pull(self, u: Augmented) -> Augmented:
         r""":math:`K_v^\top u`, by a backward pass through the backward pass."""
         pulled = torch.autograd.grad(
-            (self.image.z, self.image.mu, self.image.x),
+            (self.value.z, self.value.mu, self.value.x),
             (self.v.z, self.v.mu, self.v.x),
             (u.z, u.mu, u.x),
             retain_graph=True,
@@ -96,7 +123,17 @@ def kkt_adjoint(
         tol: relative residual that ends the solve.
 
     Returns:
-        u, and the linear solve's own account (its residual says whether to trust u).
+        u, and the linear solve (its residual says whether to trust u).
+
+    Example:
+        >>> problem = InnerProblem(
+        ...     f=lambda z, x: z / 2 + x, loss=lambda z, x: 0.5 * ((z - 5).square() + x.square()).sum(1)
+        ... )
+        >>> at = KKTLinearisation(problem, Augmented(*torch.tensor([4.0, -2.0, 2.0]).view(3, 1, 1)))
+        >>> gradient = Augmented(*torch.tensor([1.0, 0.0, 0.0]).view(3, 1, 1))  # of z alone
+        >>> u, solution = kkt_adjoint(at, gradient)
+        >>> torch.allclose(at.pull(u).pack(), -gradient.pack(), atol=1e-5), bool(solution.within(1e-5).all())
+        (True, True)
     """
 
     def swapped(packed: Tensor) -> Augmented:

@@ -15,7 +15,7 @@ from jiio_lightning.core.solvers.base import FixedPoint, Solution, check_budget,
 from jiio_lightning.core.solvers.observers import Observer, Snapshot
 from jiio_lightning.core.solvers.selection import LowestCost, Selection
 from jiio_lightning.core.state import Augmented
-from jiio_lightning.core.steps import StepInput, StepRule
+from jiio_lightning.core.steps import StepRule
 
 
 class Nested(InnerSolver):
@@ -29,10 +29,21 @@ class Nested(InnerSolver):
         backward: method and budget for mu (Table 9: 20 steps).
         max_steps: steps in x.
         warm: start each solve from the previous one's z and mu; the paper's baseline starts from v0 (cold).
-        selection: which iterate to return.
+        selection: which iterate to return; the cheapest unless given.
 
     Raises:
         ValueError: for a budget that cannot be run.
+
+    Example:
+        >>> from jiio_lightning.core.solvers import Anderson
+        >>> from jiio_lightning.core.steps import Plain
+        >>> problem = InnerProblem(
+        ...     f=lambda z, x: z / 2 + x, loss=lambda z, x: 0.5 * ((z - 5).square() + x.square()).sum(1)
+        ... )
+        >>> solver = FixedPoint(Anderson(memory=2), max_steps=5)
+        >>> v0 = Augmented.start(torch.zeros(1, 1, dtype=torch.float64), hidden=1)
+        >>> Nested(Plain(0.1), solver, solver, max_steps=40)(problem, v0).v.pack().tolist()
+        [[4.000, -2.000, 2.000]]
     """
 
     def __init__(
@@ -57,7 +68,7 @@ class Nested(InnerSolver):
         with torch.no_grad():
             v0 = replace(v0.detach(), x=problem.project(v0.x.detach()))
             v, best = v0, None
-            rule, measure = self.step.init(v0.x), XResidual()
+            rule_state, measure = self.step.init(v0.x), XResidual()
             finite = torch.ones(v0.x.shape[0], dtype=torch.bool, device=v0.x.device)
             for step in range(self.max_steps):
                 v, dx, cost, residuals = self._evaluate(problem, v, measure)
@@ -66,9 +77,9 @@ class Nested(InnerSolver):
                 best = self.selection.better(best, now)
                 for observer in observers:
                     observer(now)
-                inputs = StepInput(v.x, dx, cost, residuals[:, 0], step, self.max_steps)
-                x, rule = self.step.step(inputs, rule)
-                v = replace(v if self.warm else v0, x=torch.where(finite.unsqueeze(1), problem.project(x), v.x))
+                move, rule_state = self.step.move(dx, rule_state, step, self.max_steps)
+                x = torch.where(finite.unsqueeze(1), problem.project(v.x + move), v.x)
+                v = replace(v if self.warm else v0, x=x)
         assert best is not None  # max_steps >= 1
         return InnerSolution.of(Solution(best.value, best.residual, best.cost, self.max_steps, finite), v0.hidden)
 
@@ -76,8 +87,8 @@ class Nested(InnerSolver):
         """z and mu solved at start's x; the gradient in x ``(B, d)``, the cost ``(B,)`` and the three residuals ``(B, 3)``."""
         z = self.forward(lambda z: problem.f(z, start.x), start.z).value
         at = Linearisation(problem.f, z, start.x)
-        slope = loss_gradient(problem.loss, replace(start, z=z))
-        solution = adjoint(at, slope.gradient.z, self.backward, mu0=start.mu)
-        dx = slope.gradient.x + at.pull_x(solution.value)
-        gaps = relative(at.image - z, at.image), solution.residual, measure(problem, start.x, dx)
-        return Augmented(z, solution.value, start.x), dx, slope.loss, torch.stack(gaps, dim=1)
+        inner = loss_gradient(problem.loss, replace(start, z=z))
+        solution = adjoint(at, inner.gradient.z, self.backward, mu0=start.mu)
+        dx = inner.gradient.x + at.pull_x(solution.value)
+        gaps = relative(at.value - z, at.value), solution.residual, measure(problem, start.x, dx)
+        return Augmented(z, solution.value, start.x), dx, inner.loss, torch.stack(gaps, dim=1)

@@ -28,6 +28,12 @@ class Measurement:
         apply: A with this batch's random parts fixed, images ``(B, C, H, W)`` to the shape of ``y``; linear and differentiable.
         shown: ``y`` as images of the original size ``(B, C, H, W)``: unseen pixels are 0, a small image is enlarged.
         seen: ``(B, 1, H, W)`` bool, False in the holes; None for an operator that leaves no pixel out.
+
+    Example:
+        >>> image = torch.ones(1, 1, 2, 2)
+        >>> half = Measurement(y=0.5 * image, apply=lambda image: 0.5 * image, shown=0.5 * image)
+        >>> torch.equal(half.apply(image), half.y)
+        True
     """
 
     y: Tensor
@@ -37,7 +43,15 @@ class Measurement:
 
 
 class Operator(ABC):
-    """Measures images. Without state: the random parts are a function of the generators."""
+    """Measures images. Without state: the random parts are a function of the generators.
+
+    Example:
+        >>> class Grey(Operator):
+        ...     def measure(self, image, generators):
+        ...         return Measurement(image.mean(1, keepdim=True), lambda image: image.mean(1, keepdim=True), image)
+        >>> Grey()(torch.rand(2, 3, 4, 4), [torch.Generator() for _ in range(2)]).y.shape
+        torch.Size([2, 1, 4, 4])
+    """
 
     def __call__(self, image: Tensor, generators: Sequence[torch.Generator]) -> Measurement:
         """Measure images ``(B, C, H, W)`` in [-1, 1], with one generator (on the host) for each sample.
@@ -61,14 +75,28 @@ class Operator(ABC):
 
 
 class Identity(Operator):
-    """A = I: the image itself. Eq. 22 is then the generator's own inner problem (Eq. 20)."""
+    """A = I: the image itself. Eq. 22 is then the generator's own inner problem (Eq. 20).
+
+    Example:
+        >>> image = torch.rand(1, 1, 4, 4)
+        >>> torch.equal(Identity()(image, [torch.Generator()]).y, image)
+        True
+    """
 
     def measure(self, image: Tensor, generators: Sequence[torch.Generator]) -> Measurement:
-        return Measurement(image, _same, image)
+        return Measurement(image, lambda image: image, image)
 
 
 class Mask(Operator):
-    """A sets some pixels to 0, in all channels alike (inpainting)."""
+    """A sets some pixels to 0, in all channels alike (inpainting).
+
+    Example:
+        >>> class LeftHalf(Mask):
+        ...     def draw(self, height, width, generator):
+        ...         return (torch.arange(width) < width // 2).expand(height, width)
+        >>> LeftHalf()(torch.ones(1, 1, 1, 4), [torch.Generator()]).y.flatten().tolist()
+        [1.0, 1.0, 0.0, 0.0]
+    """
 
     def measure(self, image: Tensor, generators: Sequence[torch.Generator]) -> Measurement:
         height, width = image.shape[-2:]
@@ -94,6 +122,11 @@ class SquareMask(Mask):
 
     Raises:
         ValueError: for another share.
+
+    Example:
+        >>> measurement = SquareMask(share=0.5)(torch.ones(1, 1, 8, 8), [torch.Generator().manual_seed(0)])
+        >>> int((~measurement.seen).sum())
+        16
     """
 
     def __init__(self, share: float = 20 / 64) -> None:
@@ -114,13 +147,18 @@ class SquareMask(Mask):
 
 
 class PixelMask(Mask):
-    """Pixels missing here and there: a fixed number of them is kept, every choice equally likely.
+    """Single pixels are missing: a fixed number of them is kept, every choice equally likely.
 
     Args:
         keep: share of the pixels that is kept, in (0, 1).
 
     Raises:
         ValueError: for another share.
+
+    Example:
+        >>> measurement = PixelMask(keep=0.25)(torch.ones(1, 1, 8, 8), [torch.Generator().manual_seed(0)])
+        >>> int(measurement.seen.sum())
+        16
     """
 
     def __init__(self, keep: float = 0.5) -> None:
@@ -142,6 +180,11 @@ class GaussianBlur(Operator):
 
     Raises:
         ValueError: for a sigma or a radius that is not positive, or images that the kernel does not fit in.
+
+    Example:
+        >>> flat = torch.full((1, 1, 8, 8), 0.3, dtype=torch.float64)
+        >>> torch.allclose(GaussianBlur(sigma=1.0)(flat, [torch.Generator()]).y, flat)
+        True
     """
 
     def __init__(self, sigma: float = 1.0, radius: int | None = None) -> None:
@@ -172,6 +215,10 @@ class Downsampling(Operator):
 
     Raises:
         ValueError: for a smaller factor, or images whose sides it does not divide.
+
+    Example:
+        >>> Downsampling(2)(torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]]), [torch.Generator()]).y.tolist()
+        [[[[2.5]]]]
     """
 
     def __init__(self, factor: int = 2) -> None:
@@ -208,6 +255,11 @@ class GaussianNoise(Operator):
 
     Raises:
         ValueError: for a std that is not positive.
+
+    Example:
+        >>> noisy = GaussianNoise(std=0.2)(torch.zeros(1, 1, 64, 64), [torch.Generator().manual_seed(0)])
+        >>> round(noisy.y.std().item(), 2), torch.equal(noisy.apply(noisy.y), noisy.y)
+        (0.2, True)
     """
 
     def __init__(self, std: float = 0.2, of: Operator | None = None) -> None:
@@ -225,7 +277,3 @@ class GaussianNoise(Operator):
 
     def show(self, y: Tensor, size: Sequence[int]) -> Tensor:
         return self.of.show(y, size)
-
-
-def _same(image: Tensor) -> Tensor:
-    return image

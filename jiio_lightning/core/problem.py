@@ -8,21 +8,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from jiio_lightning.core.projections import unconstrained
 from jiio_lightning.core.state import Augmented
-
-
-def unconstrained(x: Tensor) -> Tensor:
-    """The projection of a problem without a constraint on x."""
-    return x
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One evaluation of f, of the loss and of one backward pass at an iterate v.
+    """A loss of (z, x) and a gradient at an iterate v.
 
     Args:
-        gradient: dL/d(z, mu, x), the rows of Eq. 14, each shaped as its block of v.
-        loss: inner loss ``(B,)``.
+        gradient: with respect to (z, mu, x), each block shaped as its block of v.
+        loss: ``(B,)``.
+
+    Example:
+        >>> at = Evaluation(gradient=Augmented.start(torch.ones(4, 2), hidden=3), loss=torch.zeros(4))
+        >>> at.gradient.mu.shape, at.loss.shape
+        (torch.Size([4, 3]), torch.Size([4]))
     """
 
     gradient: Augmented
@@ -37,6 +38,16 @@ class InnerProblem:
         f: the cell, ``(B, n), (B, d) -> (B, n)``.
         loss: inner loss of each sample, ``(B, n), (B, d) -> (B,)``; it holds the head h and the target.
         project: Euclidean projection of x on C, ``(B, d) -> (B, d)``.
+
+    Example:
+        The optimum of this one is z = 4, mu = -2, x = 2: there all gradients of the Lagrangian vanish.
+
+        >>> problem = InnerProblem(
+        ...     f=lambda z, x: z / 2 + x, loss=lambda z, x: 0.5 * ((z - 5).square() + x.square()).sum(1)
+        ... )
+        >>> z, mu, x = torch.tensor([[4.0], [-2.0], [2.0]], dtype=torch.float64).split(1)
+        >>> problem.gradients(Augmented(z, mu, x)).pack().tolist()
+        [[0.0, 0.0, 0.0]]
     """
 
     f: Callable[[Tensor, Tensor], Tensor]
@@ -59,7 +70,7 @@ class InnerProblem:
         return self.loss(v.z, v.x) + (v.mu * (self.f(v.z, v.x) - v.z)).sum(dim=1)
 
     def evaluate(self, v: Augmented) -> Evaluation:
-        r"""The KKT map of Eq. 14 before projection: dL/dz, dL/dmu, dL/dx, from one evaluation of f and one backward.
+        r"""The inner loss and dL/dv, the KKT map of Eq. 14 before projection, from one evaluation of f and one backward pass.
 
         .. math::
             \partial_z L = J_z^\top \mu + \partial_z \ell - \mu, \quad
@@ -68,9 +79,9 @@ class InnerProblem:
         """
         with torch.enable_grad():
             z, x = _leaf(v.z), _leaf(v.x)
-            image, loss = self.f(z, x), self.loss(z, x)
-            dz, dx = torch.autograd.grad((loss, image), (z, x), (torch.ones_like(loss), v.mu), materialize_grads=True)
-        return Evaluation(Augmented(z=dz - v.mu, mu=image.detach() - v.z, x=dx), loss.detach())
+            fz, loss = self.f(z, x), self.loss(z, x)
+            dz, dx = torch.autograd.grad((loss, fz), (z, x), (torch.ones_like(loss), v.mu), materialize_grads=True)
+        return Evaluation(Augmented(z=dz - v.mu, mu=fz.detach() - v.z, x=dx), loss.detach())
 
     def gradients(self, v: Augmented) -> Augmented:
         """The gradient part of :meth:`evaluate`."""
@@ -78,7 +89,14 @@ class InnerProblem:
 
 
 def loss_gradient(loss: Callable[[Tensor, Tensor], Tensor], v: Augmented) -> Evaluation:
-    """A loss of (z, x) at v ``(B,)`` and its own gradient with respect to v, not that of L; the mu-part is 0."""
+    """A loss of (z, x) at v ``(B,)`` and its own gradient with respect to v, not that of L; the mu-part is 0.
+
+    Example:
+        >>> v = Augmented.start(torch.tensor([[3.0]]), hidden=1)
+        >>> at = loss_gradient(lambda z, x: (z + x).square().sum(1), v)
+        >>> at.loss.item(), at.gradient.z.item(), at.gradient.x.item()
+        (9.0, 6.0, 6.0)
+    """
     with torch.enable_grad():
         z, x = _leaf(v.z), _leaf(v.x)
         value = loss(z, x)

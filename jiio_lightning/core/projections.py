@@ -6,16 +6,30 @@ import torch
 from torch import Tensor
 
 
-class L2Ball:
-    """``||x||_2 <= radius`` for each sample.
+def unconstrained(x: Tensor) -> Tensor:
+    """The projection of a problem without a constraint.
 
-    .. math:: P(x) = x \\min(1, r / \\|x\\|)
+    Example:
+        >>> unconstrained(torch.tensor([[7.0]])).item()
+        7.0
+    """
+    return x
+
+
+class L2Ball:
+    r"""``||x||_2 <= radius`` for each sample.
+
+    .. math:: P(x) = x \min(1, r / \|x\|)
 
     Args:
         radius: r, in the units of x.
 
     Raises:
         ValueError: for a negative radius.
+
+    Example:
+        >>> L2Ball(1.0)(torch.tensor([[3.0, 4.0], [0.3, 0.4]], dtype=torch.float64)).tolist()
+        [[0.6, 0.8], [0.3, 0.4]]
     """
 
     def __init__(self, radius: float) -> None:
@@ -35,6 +49,10 @@ class Box:
     Args:
         low: a number or a tensor that broadcasts to ``(B, d)``.
         high: likewise.
+
+    Example:
+        >>> Box(0.0, 1.0)(torch.tensor([[-3.0, 0.5, 2.0]])).tolist()
+        [[0.0, 0.5, 1.0]]
     """
 
     def __init__(self, low: Tensor | float, high: Tensor | float) -> None:
@@ -47,7 +65,7 @@ class Box:
 
     @staticmethod
     def _bound(bound: Tensor | float, x: Tensor) -> Tensor | float:
-        """A number stays one: a tensor made of it would be a copy to the device that the host waits for."""
+        # A number stays one: a tensor made of it would be a copy to the device that the host waits for.
         return bound.to(x) if isinstance(bound, Tensor) else bound
 
 
@@ -63,6 +81,13 @@ class BoxedBall:
         ball: the ball.
         box: a box that contains 0: for a perturbation, ``low = -image`` and ``high = 1 - image``.
         steps: of Newton's method; images take 3 to 6.
+
+    Example:
+        The first element meets its bound; the second gets what room the ball leaves.
+
+        >>> x = torch.tensor([[3.0, 4.0]], dtype=torch.float64)
+        >>> BoxedBall(L2Ball(1.0), Box(0.0, torch.tensor([0.28, 1.0])))(x).tolist()
+        [[0.28, 0.96]]
     """
 
     def __init__(self, ball: L2Ball, box: Box, steps: int = 10) -> None:

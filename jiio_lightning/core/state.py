@@ -10,12 +10,19 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Augmented:
-    """The three blocks of the augmented DEQ, one row a sample.
+    """The three blocks of the augmented DEQ, one row for each sample.
 
     Args:
         z: hidden state ``(B, n)``.
         mu: dual of the constraint z = f(z, x), ``(B, n)``.
-        x: input that is optimised ``(B, d)``.
+        x: the input that is optimised ``(B, d)``.
+
+    Example:
+        >>> v = Augmented.start(x=torch.zeros(8, 3), hidden=5)
+        >>> v.pack().shape
+        torch.Size([8, 13])
+        >>> Augmented.unpack(v.pack(), hidden=5).x.shape
+        torch.Size([8, 3])
     """
 
     z: Tensor

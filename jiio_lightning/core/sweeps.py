@@ -1,4 +1,4 @@
-"""What a joint step does for z and mu before x moves: the family between Joint and Nested, and what it need not do every time."""
+"""Inner iterations of z and mu before x moves: the family between Joint and Nested, and what need not be computed every time."""
 
 from __future__ import annotations
 
@@ -18,6 +18,10 @@ class StepSizes:
     Args:
         z: a_z (C.3: 0.8).
         mu: a_mu (C.3: 0.6).
+
+    Example:
+        >>> StepSizes(mu=1.0)
+        StepSizes(z=0.8, mu=1.0)
     """
 
     z: float = 0.8
@@ -26,25 +30,30 @@ class StepSizes:
 
 @dataclass(frozen=True)
 class Sweeps:
-    r"""How often a joint step visits z, mu and the loss for one visit to x.
+    r"""How many inner iterations of z and mu a joint step takes for one step in x, and how often it evaluates the loss.
 
     .. math:: z \leftarrow z + a_z (f(z, x) - z), \qquad
               \mu \leftarrow \mu + a_\mu (J_z^\top \mu + \partial_z \ell - \mu)
 
-    Joint (Eq. 11) is one visit each. More of them, the number growing, lead to Nested with warm solves. Those of z take no
-    graph, those of mu share one evaluation of f and one of the loss, so that a second sweep costs about half of a first.
+    Joint (Eq. 11) takes one of each. More and more of them lead to Nested with warm solves. Those of z take no graph, those of mu
+    share one evaluation of f and one of the loss, so that a second sweep costs about half of a first.
 
     Args:
-        count: of z and mu for each step in x. Two pay where x has few directions and each step in it is long (latents).
-        loss_every: joint steps for which dl/dz and dl/dx are kept. A head that costs more than the cell and a loss whose gradient
-            changes slowly make 4 pay (attacks); those of squared errors and of few-shot tasks change too fast. The last step
-            always looks again; before it, and for a sample that a value which is not finite has stopped, mu's residual and the
-            cost are those of the gradient that is kept.
-        dual_start: further visits of mu in the first step, from mu = 0: the first step in x then follows a gradient, not a
-            fraction of one. It pays where z has been solved beforehand (attacks).
+        count: inner iterations of z and mu for each step in x. Two pay where x has few directions and each step in it is long
+            (latents).
+        loss_every: joint steps for which dl/dz and dl/dx are cached. A head that costs more than the cell and a loss whose
+            gradient changes slowly make 4 pay (attacks); those of squared errors and of few-shot tasks change too fast. The last
+            step always evaluates it. Before that, and for a sample that stopped at a value that is not finite, mu's residual and
+            the cost are those of the cached gradient.
+        dual_start: further inner iterations of mu in the first step, from mu = 0: the first step in x then follows a gradient,
+            not a fraction of one. It pays where z has been solved beforehand (attacks).
 
     Raises:
         ValueError: for a count or loss_every below 1, or a negative dual_start.
+
+    Example:
+        >>> Sweeps(count=2)
+        Sweeps(count=2, loss_every=1, dual_start=0)
     """
 
     count: int = 1
@@ -60,13 +69,22 @@ class Sweeps:
 
 
 class Sweeper:
-    """Takes an iterate to where a joint step looks at it, and looks; it remembers the loss's gradient between steps.
+    """The inner iterations of one solve but the last, which is :func:`~jiio_lightning.core.joint.joint_update` itself.
 
     Args:
-        sweeps: how often.
+        sweeps: how many.
         step_sizes: damping.
         problem: the inner problem.
         max_steps: joint steps of this solve.
+
+    Example:
+        One more of z: 0.8 of the way from 0 to f(0, x) = 1.
+
+        >>> problem = InnerProblem(f=lambda z, x: z / 2 + x, loss=lambda z, x: 0.5 * (z - 5).square().sum(1))
+        >>> sweep = Sweeper(Sweeps(count=2), StepSizes(), problem, max_steps=10)
+        >>> v, at = sweep(Augmented.start(torch.ones(1, 1), hidden=1), step=0)
+        >>> v.z.item(), at.gradient.mu.item()  # and f(z, x) - z there
+        (0.8, 0.6)
     """
 
     def __init__(self, sweeps: Sweeps, step_sizes: StepSizes, problem: InnerProblem, max_steps: int) -> None:
@@ -74,27 +92,26 @@ class Sweeper:
         self.step_sizes = step_sizes
         self.problem = problem
         self.max_steps = max_steps
-        self.slope: Evaluation | None = None
+        self.cached: Evaluation | None = None
 
     def __call__(self, v: Augmented, step: int) -> tuple[Augmented, Evaluation]:
-        """v with z and mu swept, x as it was, and the rows of Eq. 14 there (with the loss's gradient that is kept)."""
-        further = self.sweeps.count - 1
-        visits = further + (self.sweeps.dual_start if step == 0 else 0)
-        if not visits and self.sweeps.loss_every == 1:
+        """v after the inner iterations of z and mu, x as it was, and dL/dv there."""
+        of_z = self.sweeps.count - 1
+        of_mu = of_z + (self.sweeps.dual_start if step == 0 else 0)
+        if not of_mu and self.sweeps.loss_every == 1:
             return v, self.problem.evaluate(v)  # one backward pass for f and the loss together
         z, mu = v.z, v.mu
-        for _ in range(further):
+        for _ in range(of_z):
             z = torch.lerp(z, self.problem.f(z, v.x), self.step_sizes.z)
-        at = Linearisation(self.problem.f, z, v.x)
-        slope = self._slope(replace(v, z=z), step)
-        for _ in range(visits):
-            mu = torch.lerp(mu, at.pull_z(mu) + slope.gradient.z, self.step_sizes.mu)
+        at, inner = Linearisation(self.problem.f, z, v.x), self._loss_gradient(replace(v, z=z), step)
+        for _ in range(of_mu):
+            mu = torch.lerp(mu, at.pull_z(mu) + inner.gradient.z, self.step_sizes.mu)
         pulled_z, pulled_x = at.pull(mu)
-        gradient = Augmented(z=pulled_z + slope.gradient.z - mu, mu=at.image.detach() - z, x=pulled_x + slope.gradient.x)
-        return Augmented(z, mu, v.x), Evaluation(gradient, slope.loss)
+        gradient = Augmented(z=pulled_z + inner.gradient.z - mu, mu=at.value.detach() - z, x=pulled_x + inner.gradient.x)
+        return Augmented(z, mu, v.x), Evaluation(gradient, inner.loss)
 
-    def _slope(self, v: Augmented, step: int) -> Evaluation:
-        """The loss and its gradient, at most ``loss_every - 1`` steps old, and new at the last."""
-        if self.slope is None or step % self.sweeps.loss_every == 0 or step + 1 == self.max_steps:
-            self.slope = loss_gradient(self.problem.loss, v)
-        return self.slope
+    def _loss_gradient(self, v: Augmented, step: int) -> Evaluation:
+        """The loss and its gradient, at most ``loss_every - 1`` steps old, and new at the last step."""
+        if self.cached is None or step % self.sweeps.loss_every == 0 or step + 1 == self.max_steps:
+            self.cached = loss_gradient(self.problem.loss, v)
+        return self.cached

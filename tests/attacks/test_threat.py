@@ -73,12 +73,9 @@ def test_a_draw_fills_the_ball():
 
 @pytest.mark.parametrize("norm, wanted", [("l2", [-0.6, 0.8]), ("linf", [-1.0, 1.0])])
 def test_the_steepest_step_of_a_norm(norm, wanted):
-    from jiio_lightning.core.steps import StepInput
-
     rule, x = ThreatModel(1.0, norm).steepest(0.5), torch.zeros(1, 2)
-    at = StepInput(x, torch.tensor([[3.0, -4.0]]), torch.zeros(1), torch.zeros(1), 0, 10)
-    moved, _ = rule.step(at, rule.init(x))
-    assert moved.tolist() == [pytest.approx([0.5 * part for part in wanted])]
+    move, _ = rule.move(torch.tensor([[3.0, -4.0]]), rule.init(x), step=0, max_steps=10)
+    assert move.tolist() == [pytest.approx([0.5 * part for part in wanted])]
 
 
 @pytest.mark.parametrize("eps", [0.0, -1.0, math.inf, math.nan])

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.func import grad, jacrev, vjp
 
 from jiio_lightning.core import Augmented, InnerProblem
-from jiio_lightning.core.problem import unconstrained
+from jiio_lightning.core.equilibrium import Linearisation
+from jiio_lightning.core.projections import unconstrained
 
 
 @dataclass(frozen=True)
@@ -178,3 +179,16 @@ def equilibrium_of(problem: InnerProblem, x: Tensor, hidden: int, steps: int = 2
         for _ in range(steps):
             z = problem.f(z, x)
     return z
+
+
+def spectral_radius(f: Callable[[Tensor, Tensor], Tensor], z: Tensor, x: Tensor, probe: Tensor, steps: int = 40) -> Tensor:
+    """Spectral radius of J_z for each sample ``(B,)`` by power iteration from a random probe ``(B, n)``.
+
+    A dominant pair of complex eigenvalues makes single growth factors swing: the result is their geometric mean over the
+    second half.
+    """
+    at, growth = Linearisation(f, z, x), []
+    for _ in range(steps):
+        probe = at.pull_z(probe / probe.norm(dim=1, keepdim=True))
+        growth.append(probe.norm(dim=1).log())
+    return torch.stack(growth[steps // 2 :]).mean(dim=0).exp()

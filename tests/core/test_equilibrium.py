@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 from torch.func import jacrev
 
-from jiio_lightning.core.equilibrium import Implicit, Linearisation, OneStep, TruncatedNeumann, adjoint, equilibrium
-from jiio_lightning.core.solvers import Anderson, Broyden, FixedPoint, Picard
+from jiio_lightning.core.equilibrium import Linearisation, adjoint, equilibrium
+from jiio_lightning.core.solvers import Anderson, Broyden, FixedPoint, Last, Picard
 from tests.core.problems import TanhDEQ, directional, equilibrium_of
 
 EXACT = FixedPoint(Picard(), 120)
@@ -40,7 +40,7 @@ def unrolled_gradient(net: TanhDEQ, x: Tensor) -> tuple[Tensor, ...]:
 def test_the_implicit_gradient_is_that_of_the_unrolled_iteration(solver: FixedPoint) -> None:
     net, x, z0 = example()
     leaf = x.clone().requires_grad_()
-    z = equilibrium(net.f, leaf, z0, solver, Implicit(solver))
+    z = equilibrium(net.f, leaf, z0, solver, solver)
     torch.testing.assert_close(z.detach(), equilibrium_of(_as_problem(net), x, net.hidden), rtol=1e-9, atol=1e-11)
     gradients = torch.autograd.grad(value(z), (leaf, *(getattr(net, name) for name in PARAMETERS)))
     for ours, theirs in zip(gradients, unrolled_gradient(net, x), strict=True):
@@ -52,36 +52,21 @@ def test_the_implicit_gradient_is_a_central_difference(name: str) -> None:
     net, x, z0 = example()
     parameter = getattr(net, name)
     direction = torch.randn_like(parameter)
-    gradient = torch.autograd.grad(value(equilibrium(net.f, x, z0, EXACT, Implicit(EXACT))), parameter)[0]
+    gradient = torch.autograd.grad(value(equilibrium(net.f, x, z0, EXACT, EXACT)), parameter)[0]
     difference = directional(lambda: value(equilibrium_of(_as_problem(net), x, net.hidden)), parameter, direction)
     torch.testing.assert_close((gradient * direction).sum(), difference, rtol=1e-7, atol=1e-9)
 
 
 @pytest.mark.parametrize("terms", [1, 2, 5, 40])
-def test_the_truncated_gradient_is_the_explicit_series(terms: int) -> None:
+def test_picard_from_zero_is_the_neumann_series_truncated_at_the_budget(terms: int) -> None:
     net, x, z0 = example()
     z = equilibrium_of(_as_problem(net), x, net.hidden)
     cotangent, transposed = torch.randn_like(z), jacobian(net, z, x).mT
     expected, term = torch.zeros_like(z), cotangent
     for _ in range(terms):
         expected, term = expected + term, torch.einsum("bij,bj->bi", transposed, term)
-    pulled = TruncatedNeumann(terms).pull(Linearisation(net.f, z, x), cotangent)
-    torch.testing.assert_close(pulled, expected, rtol=1e-10, atol=1e-12)
-
-
-def test_one_step_is_the_gradient_of_f_with_z_held_fixed() -> None:
-    net, x, z0 = example()
-    leaf = x.clone().requires_grad_()
-    ours = torch.autograd.grad(value(equilibrium(net.f, leaf, z0, EXACT, OneStep())), (leaf, net.cell))
-    z = equilibrium_of(_as_problem(net), x, net.hidden)
-    theirs = torch.autograd.grad(value(net.f(z, leaf)), (leaf, net.cell))
-    for a, b in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
-
-
-def test_no_terms_are_refused() -> None:
-    with pytest.raises(ValueError, match="at least one term"):
-        TruncatedNeumann(0)
+    solver = FixedPoint(Picard(), terms + 1, selection=Last())  # it returns an evaluated iterate, and the first of them is 0
+    torch.testing.assert_close(adjoint(Linearisation(net.f, z, x), cotangent, solver).value, expected, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("mu0", [None, "random"])
@@ -110,7 +95,7 @@ def test_the_forward_solve_keeps_no_graph() -> None:
     net, x, z0 = example()
 
     def nodes(budget: int) -> int:
-        z = equilibrium(net.f, x, z0, FixedPoint(Picard(), budget), OneStep())
+        z = equilibrium(net.f, x, z0, FixedPoint(Picard(), budget), EXACT)
         seen, todo = set(), [z.grad_fn]
         while todo:
             node = todo.pop()
@@ -125,9 +110,9 @@ def test_the_forward_solve_keeps_no_graph() -> None:
 def test_without_anything_to_differentiate_there_is_no_graph() -> None:
     net, x, z0 = example()
     net.requires_grad_(False)
-    assert not equilibrium(net.f, x, z0, EXACT, Implicit(EXACT)).requires_grad
+    assert not equilibrium(net.f, x, z0, EXACT, EXACT).requires_grad
     with torch.no_grad():
-        assert not equilibrium(net.f, x.requires_grad_(), z0, EXACT, Implicit(EXACT)).requires_grad
+        assert not equilibrium(net.f, x.requires_grad_(), z0, EXACT, EXACT).requires_grad
 
 
 def _as_problem(net: TanhDEQ):  # noqa: ANN202

@@ -34,7 +34,7 @@ def test_each_failure_says_what_why_and_which_key() -> None:
         solved([1e-3] * 3, [0.0] * 3, [True, False, True]).require()
     with pytest.raises(SolveError, match=r"median residual of z 5\.0e-01.*x still moves.*step\.size"):
         solved([0.5] * 3, [0.5] * 3).require()
-    with pytest.raises(SolveError, match=r"x rests but z does not.*jacobian\.coefficient"):
+    with pytest.raises(SolveError, match=r"x has stopped but z has not.*jacobian\.coefficient"):
         solved([0.5] * 3, [1e-4] * 3).require()
 
 

@@ -156,17 +156,17 @@ def test_every_iterate_is_projected(method: Method) -> None:
         assert bool((x.norm(dim=1) <= 0.2 + 1e-12).all())
 
 
-def test_the_image_that_a_method_mixes_is_projected_too() -> None:
-    images: list[Tensor] = []
+def test_the_update_that_a_method_mixes_is_projected_too() -> None:
+    mixed: list[Tensor] = []
 
     class Spy(Picard):
-        def step(self, v: Tensor, image: Tensor, state: None) -> tuple[Tensor, None]:
-            images.append(Augmented.unpack(image, 6).x)
-            return super().step(v, image, state)
+        def step(self, v: Tensor, fv: Tensor, state: None) -> tuple[Tensor, None]:
+            mixed.append(Augmented.unpack(fv, 6).x)
+            return super().step(v, fv, state)
 
     Joint(Plain(LINEAR.step(1.0)), method=Spy(), max_steps=10)(LINEAR.problem(L2Ball(0.2)), LINEAR.start())
-    assert all(float(x.norm(dim=1).max()) <= 0.2 + 1e-12 for x in images)
-    assert float(images[-1].norm(dim=1).min()) > 0.19
+    assert all(float(x.norm(dim=1).max()) <= 0.2 + 1e-12 for x in mixed)
+    assert float(mixed[-1].norm(dim=1).min()) > 0.19
 
 
 @pytest.mark.parametrize(
@@ -228,10 +228,10 @@ def poisoned(bad: float, after: int = 0) -> InnerProblem:
 
     def f(z: Tensor, x: Tensor) -> Tensor:
         calls[0] += 1
-        image = LINEAR.f(z, x)
-        row = torch.zeros_like(image)
+        fz = LINEAR.f(z, x)
+        row = torch.zeros_like(fz)
         row[1] = bad if calls[0] > after else 0.0
-        return image + row
+        return fz + row
 
     return InnerProblem(f, LINEAR.loss)
 

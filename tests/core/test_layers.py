@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from jiio_lightning.core.equilibrium import Implicit
 from jiio_lightning.core.layers import Layers
 from jiio_lightning.core.solvers import Anderson, FixedPoint
 
 
 def layers(steps: int = 200, tol: float = 1e-13) -> Layers:
-    return Layers(FixedPoint(Anderson(memory=5), steps, tol), Implicit(FixedPoint(Anderson(memory=5), steps, tol)))
+    solver = FixedPoint(Anderson(memory=5), steps, tol)
+    return Layers(solver, solver)
 
 
 def test_two_layers_in_a_row_have_the_gradient_of_their_composition():
@@ -40,7 +40,7 @@ def test_what_is_remembered():
     (layer,) = solve.solved
     assert z.requires_grad and not layer.z.requires_grad and layer.z.equal(z.detach()) and layer.x.equal(x.detach())
     assert torch.allclose(layer.gap, 0.5 * layer.z + 1 - layer.z)
-    assert torch.allclose(layer.residual, (layer.gap / layer.image).abs().squeeze(1))
+    assert torch.allclose(layer.residual, (layer.gap / layer.fz).abs().squeeze(1))
 
 
 def test_the_residual_is_the_worst_layers():

@@ -4,22 +4,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from jiio_lightning.core.steps import Adam, Constant, Cosine, Drop, Linear, Normalised, Plain, SelfScaled, StepInput, StepRule
+from jiio_lightning.core.steps import Adam, Constant, Cosine, Drop, Linear, Normalised, Plain, SelfScaled, StepRule
 
 RULES: dict[str, StepRule] = {"plain": Plain(0.1), "normalised": Normalised(0.1), "adam": Adam(0.1), "default": SelfScaled()}
 each_rule = pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
-
-
-def at(x: Tensor, grad: Tensor, step: int = 0, max_steps: int = 20) -> StepInput:
-    return StepInput(x, grad, grad.square().sum(dim=1), torch.zeros_like(grad[:, 0]), step, max_steps)
 
 
 def run(rule: StepRule, x: Tensor, gradients: list[Tensor]) -> Tensor:
     """All iterates ``(steps + 1, B, d)``."""
     state, path = rule.init(x), [x]
     for step, grad in enumerate(gradients):
-        x, state = rule.step(at(x, grad, step, len(gradients)), state)
-        path.append(x)
+        move, state = rule.move(grad, state, step, len(gradients))
+        path.append(path[-1] + move)
     return torch.stack(path)
 
 

@@ -1,4 +1,4 @@
-"""Sweeps of z and mu between two steps in x, and a loss gradient that is kept, against the update written out."""
+"""Inner iterations of z and mu between two steps in x, and a cached loss gradient, against the update written out."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def random_problem() -> tuple[InnerProblem, Augmented]:
     return problem, Augmented(torch.randn(4, 5), torch.randn(4, 5), torch.randn(4, 3))
 
 
-def visit_z(problem: InnerProblem, v: Augmented) -> Augmented:
+def iterate_z(problem: InnerProblem, v: Augmented) -> Augmented:
     return Augmented(v.z + ALPHA.z * explicit_gradients(problem, v).mu, v.mu, v.x)
 
 
-def visit_mu(problem: InnerProblem, v: Augmented) -> Augmented:
+def iterate_mu(problem: InnerProblem, v: Augmented) -> Augmented:
     return Augmented(v.z, v.mu + ALPHA.mu * explicit_gradients(problem, v).z, v.x)
 
 
@@ -36,19 +36,19 @@ def joint_step(problem: InnerProblem, v: Augmented, size: float) -> Augmented:
 
 
 @pytest.mark.parametrize("count", [2, 3])
-def test_a_step_is_visits_of_z_then_of_mu_then_eq_11(count: int) -> None:
+def test_a_step_is_inner_iterations_of_z_then_of_mu_then_eq_11(count: int) -> None:
     problem, v = random_problem()
     swept = v
-    for visit in (visit_z, visit_mu):
+    for iterate in (iterate_z, iterate_mu):
         for _ in range(count - 1):
-            swept = visit(problem, swept)
+            swept = iterate(problem, swept)
     expected = joint_step(problem, swept, 0.05)
     trace = Trace()
     Joint(Plain(0.05), ALPHA, max_steps=2, sweeps=Sweeps(count))(problem, v, (trace,))
     torch.testing.assert_close(trace.snapshots[0].value, swept.pack(), rtol=1e-12, atol=1e-12)
-    for visit in (visit_z, visit_mu):
+    for iterate in (iterate_z, iterate_mu):
         for _ in range(count - 1):
-            expected = visit(problem, expected)
+            expected = iterate(problem, expected)
     torch.testing.assert_close(trace.snapshots[1].value, expected.pack(), rtol=1e-12, atol=1e-12)
 
 
@@ -65,19 +65,19 @@ def test_the_dual_starts_as_a_neumann_series() -> None:
     problem, v = random_problem()
     swept = v
     for _ in range(4):
-        swept = visit_mu(problem, swept)
+        swept = iterate_mu(problem, swept)
     trace = Trace()
     Joint(Plain(0.05), ALPHA, max_steps=2, sweeps=Sweeps(dual_start=4))(problem, v, (trace,))
     torch.testing.assert_close(trace.snapshots[0].value, swept.pack(), rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(trace.snapshots[1].value, joint_step(problem, swept, 0.05).pack(), rtol=1e-12, atol=1e-12)
 
 
-def test_the_losss_gradient_is_kept_and_looked_at_again_in_the_last_step() -> None:
-    looked: list[int] = []
+def test_the_gradient_of_the_loss_is_cached_and_new_in_the_last_step() -> None:
+    evaluated: list[int] = []
     problem = LINEAR.problem()
 
     def loss(z: Tensor, x: Tensor) -> Tensor:
-        looked.append(len(calls))
+        evaluated.append(len(calls))
         return problem.loss(z, x)
 
     calls: list[int] = []
@@ -87,7 +87,7 @@ def test_the_losss_gradient_is_kept_and_looked_at_again_in_the_last_step() -> No
         return problem.f(z, x)
 
     solution = Joint(Plain(0.01), max_steps=10, sweeps=Sweeps(loss_every=4))(InnerProblem(f, loss), LINEAR.start())
-    assert len(calls) == 10 and looked == [1, 5, 9, 10], "after the evaluations of f in steps 0, 4, 8 and the last"
+    assert len(calls) == 10 and evaluated == [1, 5, 9, 10], "after the evaluations of f in steps 0, 4, 8 and the last"
     torch.testing.assert_close(solution.cost, problem.loss(solution.v.z, solution.v.x))
 
 

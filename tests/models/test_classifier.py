@@ -3,12 +3,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from jiio_lightning.core.jacobian import spectral_radius
 from jiio_lightning.core.solvers import Anderson, FixedPoint
 from jiio_lightning.models import ImageClassifier
 from jiio_lightning.models.head import PooledHead
 from jiio_lightning.models.injection import ImageInjection
 from jiio_lightning.models.multiscale import Pyramid
+from tests.core.problems import spectral_radius
 
 
 def small(**options) -> ImageClassifier:

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from jiio_lightning.core.jacobian import spectral_radius
 from jiio_lightning.core.solvers import Anderson, FixedPoint
 from jiio_lightning.models import FiLMClassifier
+from tests.core.problems import spectral_radius
 
 
 def small(**options) -> FiLMClassifier:

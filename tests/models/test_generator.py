@@ -7,8 +7,9 @@ import torch
 from torch.nn.utils import parametrize
 
 from jiio_lightning.core import Augmented, FullKKT, InnerProblem, Joint
-from jiio_lightning.core.jacobian import jacobian_penalty, spectral_radius
+from jiio_lightning.core.jacobian import jacobian_penalty
 from jiio_lightning.models.generator import LatentGenerator
+from tests.core.problems import spectral_radius
 
 
 def small() -> LatentGenerator:

@@ -1,7 +1,7 @@
 """Fixed-point methods, the loop that runs them, selection and observers."""
 
 from jiio_lightning.core.solvers.anderson import Anderson
-from jiio_lightning.core.solvers.base import FixedPoint, Image, Method, Solution, solve
+from jiio_lightning.core.solvers.base import FixedPoint, Method, Solution, Update, solve
 from jiio_lightning.core.solvers.broyden import Broyden
 from jiio_lightning.core.solvers.observers import RandomIterate, Snapshot, Trace
 from jiio_lightning.core.solvers.picard import Picard
@@ -12,7 +12,6 @@ __all__ = [
     "Broyden",
     "CostResidualTrade",
     "FixedPoint",
-    "Image",
     "Last",
     "LowestCost",
     "LowestResidual",
@@ -23,5 +22,6 @@ __all__ = [
     "Snapshot",
     "Solution",
     "Trace",
+    "Update",
     "solve",
 ]

@@ -12,7 +12,7 @@ from jiio_lightning.core.solvers.base import Method
 
 
 @dataclass(frozen=True)
-class MixingState:
+class _MixingState:
     """Ring buffers of differences, and inner products of all pairs of them.
 
     Args:
@@ -50,13 +50,20 @@ class Anderson(Method):
 
     Args:
         type: 1 or 2.
-        memory: differences kept.
+        memory: the most differences remembered.
         ridge: relative to the norms of the differences.
-        beta: mixing; 1 uses the images F(v) as they are.
-        history_dtype: precision of the two buffers; None keeps the iterate's.
+        beta: mixing; 1 uses F(v) as it is.
+        history_dtype: precision of the two buffers; the iterate's unless given.
 
     Raises:
         ValueError: for another type, a memory below 1 or a negative ridge.
+
+    Example:
+        >>> from jiio_lightning.core.solvers import FixedPoint
+        >>> solver = FixedPoint(Anderson(type=2, memory=3), max_steps=30, tol=1e-10)
+        >>> solution = solver(torch.cos, torch.ones(1, 1, dtype=torch.float64))
+        >>> solution.value.item(), solution.num_steps < 10
+        (0.739085, True)
     """
 
     def __init__(
@@ -75,19 +82,19 @@ class Anderson(Method):
         self.beta = beta
         self.history_dtype = history_dtype
 
-    def init(self, v0: Tensor) -> MixingState:
+    def init(self, v0: Tensor) -> _MixingState:
         """Empty buffers, allocated once a solve; count -1 says that there is no previous iterate either."""
         dtype = v0.dtype if self.history_dtype is None else getattr(torch, self.history_dtype)
         batch, width = v0.shape
         moves = torch.zeros(batch, self.memory, width, dtype=dtype, device=v0.device)
         norm = v0.new_zeros(batch, self.memory)
         gram = v0.new_zeros(batch, self.memory, self.memory)
-        return MixingState(moves, torch.zeros_like(moves), gram, norm, norm.clone(), v0, v0, -1)
+        return _MixingState(moves, torch.zeros_like(moves), gram, norm, norm.clone(), v0, v0, -1)
 
-    def step(self, v: Tensor, image: Tensor, state: MixingState) -> tuple[Tensor, MixingState]:
+    def step(self, v: Tensor, fv: Tensor, state: _MixingState) -> tuple[Tensor, _MixingState]:
         """``v + beta g - (S + beta Y) gamma``; the first step has no differences and is the plain one."""
-        gap = image - v
-        plain = image if self.beta == 1.0 else v + self.beta * gap
+        gap = fv - v
+        plain = fv if self.beta == 1.0 else v + self.beta * gap
         state = self.push(v, gap, state)
         filled = min(state.count, self.memory)
         if filled == 0:
@@ -97,13 +104,13 @@ class Anderson(Method):
         gamma = self.coefficients(state, left_gap, filled)
         return plain - combine(gamma, moves) - self.beta * combine(gamma, turns), state
 
-    def push(self, v: Tensor, gap: Tensor, state: MixingState) -> MixingState:
+    def push(self, v: Tensor, gap: Tensor, state: _MixingState) -> _MixingState:
         """Write one slot of each buffer in place and refresh that row and column of the Gram matrix."""
         if state.count >= 0:
             self._write(v - state.last_v, gap - state.last_gap, state)
         return replace(state, last_v=v, last_gap=gap, count=state.count + 1)
 
-    def _write(self, move: Tensor, turn: Tensor, state: MixingState) -> None:
+    def _write(self, move: Tensor, turn: Tensor, state: _MixingState) -> None:
         slot, filled = state.count % self.memory, min(state.count + 1, self.memory)
         state.moves[:, slot], state.turns[:, slot] = move, turn
         left = move if self.type == 1 else turn
@@ -113,7 +120,7 @@ class Anderson(Method):
         state.gram[:, slot, :filled] = row
         state.gram[:, :filled, slot] = row if self.type == 2 else inner_products(state.moves[:, :filled], turn)
 
-    def coefficients(self, state: MixingState, left_gap: Tensor, filled: int) -> Tensor:
+    def coefficients(self, state: _MixingState, left_gap: Tensor, filled: int) -> Tensor:
         """gamma ``(B, filled)``, zero in the rows whose system has no finite solution."""
         tiny = torch.finfo(left_gap.dtype).tiny
         left_norm = state.left_norm[:, :filled].clamp_min(tiny)
@@ -127,14 +134,24 @@ class Anderson(Method):
 
 
 def inner_products(rows: Tensor, vector: Tensor) -> Tensor:
-    """Inner products of rows ``(B, m, N)`` with a vector ``(B, N)``, accumulated in the vector's precision: ``(B, m)``."""
+    """Inner products of rows ``(B, m, N)`` with a vector ``(B, N)``, accumulated in the vector's precision: ``(B, m)``.
+
+    Example:
+        >>> inner_products(torch.tensor([[[1.0, 0.0], [1.0, 1.0]]]), torch.tensor([[2.0, 3.0]])).tolist()
+        [[2.0, 5.0]]
+    """
     if rows.dtype == vector.dtype:
         return torch.bmm(rows, vector.unsqueeze(2)).squeeze(2)
     return torch.stack([(row.to(vector.dtype) * vector).sum(dim=1) for row in rows.unbind(1)], dim=1)
 
 
 def combine(weights: Tensor, rows: Tensor) -> Tensor:
-    """``sum_i weights_i rows_i`` of weights ``(B, m)`` and rows ``(B, m, N)``, in the weights' precision: ``(B, N)``."""
+    """``sum_i weights_i rows_i`` of weights ``(B, m)`` and rows ``(B, m, N)``, in the weights' precision: ``(B, N)``.
+
+    Example:
+        >>> combine(torch.tensor([[2.0, 3.0]]), torch.tensor([[[1.0, 0.0], [1.0, 1.0]]])).tolist()
+        [[5.0, 3.0]]
+    """
     if rows.dtype == weights.dtype:
         return torch.bmm(weights.unsqueeze(1), rows).squeeze(1)
     total = weights.new_zeros(rows.shape[0], rows.shape[2])

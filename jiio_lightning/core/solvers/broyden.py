@@ -12,7 +12,7 @@ from jiio_lightning.core.solvers.base import Method
 
 
 @dataclass(frozen=True)
-class BroydenState:
+class _BroydenState:
     """Low-rank form ``B = -I + U W^T`` of the inverse Jacobian of g(v) = F(v) - v.
 
     Args:
@@ -41,11 +41,18 @@ class Broyden(Method):
     denominator is below ``guard`` times its Cauchy bound is left out, for that sample alone.
 
     Args:
-        memory: rank-one updates kept.
+        memory: the most rank-one updates remembered.
         guard: smallest cosine between s and B y that is trusted.
 
     Raises:
         ValueError: for a memory below 1.
+
+    Example:
+        >>> from jiio_lightning.core.solvers import FixedPoint
+        >>> solver = FixedPoint(Broyden(memory=5), max_steps=30, tol=1e-10)
+        >>> solution = solver(torch.cos, torch.ones(1, 1, dtype=torch.float64))
+        >>> solution.value.item(), solution.num_steps < 10
+        (0.739085, True)
     """
 
     def __init__(self, memory: int = 20, guard: float = 1e-8) -> None:
@@ -54,13 +61,13 @@ class Broyden(Method):
         self.memory = memory
         self.guard = guard
 
-    def init(self, v0: Tensor) -> BroydenState:
+    def init(self, v0: Tensor) -> _BroydenState:
         left = v0.new_zeros(v0.shape[0], self.memory, v0.shape[1])
-        return BroydenState(left, torch.zeros_like(left), v0, v0, -1)
+        return _BroydenState(left, torch.zeros_like(left), v0, v0, -1)
 
-    def step(self, v: Tensor, image: Tensor, state: BroydenState) -> tuple[Tensor, BroydenState]:
+    def step(self, v: Tensor, fv: Tensor, state: _BroydenState) -> tuple[Tensor, _BroydenState]:
         """``v - B g`` after the rank-one update with the last difference."""
-        gap = image - v
+        gap = fv - v
         if state.count >= 0:
             self._write(v - state.last_v, gap - state.last_gap, state)
         state = replace(state, last_v=v, last_gap=gap, count=state.count + 1)
@@ -71,7 +78,7 @@ class Broyden(Method):
         """Slots in use: the ring is emptied when it is full."""
         return count % self.memory or min(count, self.memory)
 
-    def _write(self, move: Tensor, turn: Tensor, state: BroydenState) -> None:
+    def _write(self, move: Tensor, turn: Tensor, state: _BroydenState) -> None:
         slot = state.count % self.memory
         left, right = state.left[:, :slot], state.right[:, :slot]
         stretched = self._apply(turn, left, right)  # B y

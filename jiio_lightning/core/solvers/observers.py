@@ -19,6 +19,11 @@ class Snapshot:
         value: iterate ``(B, N)``.
         residual: distance of each block from its fixed point ``(B, R)``.
         cost: inner loss ``(B,)``.
+
+    Example:
+        >>> now = Snapshot(step=0, value=torch.ones(2, 3), residual=torch.zeros(2, 1), cost=torch.tensor([1.0, torch.nan]))
+        >>> now.is_finite().tolist()
+        [True, False]
     """
 
     step: int
@@ -27,7 +32,7 @@ class Snapshot:
     cost: Tensor
 
     def is_finite(self) -> Tensor:
-        """``(B,)`` bool: residual and cost are finite (a NaN anywhere in a row's image makes its residual NaN)."""
+        """``(B,)`` bool: residual and cost are finite (a NaN anywhere in a row of F(v) makes its residual NaN)."""
         return torch.isfinite(self.residual).all(dim=1) & torch.isfinite(self.cost)
 
 
@@ -41,6 +46,15 @@ class Trace:
 
     Args:
         every: keep one iterate in so many.
+
+    Example:
+        >>> from jiio_lightning.core.solvers import Last, Picard, solve
+        >>> from jiio_lightning.core.solvers.base import plain_map
+        >>> trace = Trace(every=2)
+        >>> halve = plain_map(lambda v: v / 2)
+        >>> solution = solve(Picard(), halve, torch.ones(1, 1), max_steps=6, selection=Last(), observers=(trace,))
+        >>> [now.value.item() for now in trace.snapshots]
+        [1.0, 0.25, 0.0625]
     """
 
     def __init__(self, every: int = 1) -> None:
@@ -69,6 +83,13 @@ class RandomIterate:
     Args:
         draw: uniform numbers in [0, 1), ``(B,)``: which iterate each sample keeps, as a share of the budget.
         max_steps: the budget of the solve.
+
+    Example:
+        >>> iterate = RandomIterate(draw=torch.tensor([0.0, 0.99]), max_steps=5)
+        >>> for step in range(5):
+        ...     iterate(Snapshot(step, torch.full((2, 1), float(step)), torch.zeros(2, 1), torch.zeros(2)))
+        >>> iterate.value.flatten().tolist()  # of the steps 0 to 4, the first for one sample and the last for the other
+        [1.0, 4.0]
     """
 
     def __init__(self, draw: Tensor, max_steps: int) -> None:

@@ -12,6 +12,11 @@ class Picard(Method):
 
     Args:
         damping: 1 is the plain iteration. The joint iteration has its own damping in F (Eq. 11) and wants 1 here.
+
+    Example:
+        >>> import torch
+        >>> Picard(damping=0.5).step(v=torch.tensor([[0.0]]), fv=torch.tensor([[3.0]]), state=None)[0].item()
+        1.5
     """
 
     def __init__(self, damping: float = 1.0) -> None:
@@ -20,5 +25,5 @@ class Picard(Method):
     def init(self, v0: Tensor) -> None:
         return None
 
-    def step(self, v: Tensor, image: Tensor, state: None) -> tuple[Tensor, None]:
-        return (image if self.damping == 1.0 else v + self.damping * (image - v)), None
+    def step(self, v: Tensor, fv: Tensor, state: None) -> tuple[Tensor, None]:
+        return (fv if self.damping == 1.0 else v + self.damping * (fv - v)), None

@@ -11,7 +11,16 @@ from jiio_lightning.core.solvers.observers import Snapshot
 
 
 class Selection(ABC):
-    """Compares the best snapshot so far with the present one; what is not finite is never accepted."""
+    """Compares the best snapshot so far with the present one; what is not finite is never accepted.
+
+    Example:
+        >>> class First(Selection):
+        ...     def accept(self, best, now):
+        ...         return torch.zeros_like(now.cost, dtype=torch.bool)
+        >>> snapshots = [Snapshot(step, torch.ones(1, 1), torch.ones(1, 1), torch.ones(1) * step) for step in range(3)]
+        >>> First().better(snapshots[0], snapshots[2]).cost.item()
+        0.0
+    """
 
     def better(self, best: Snapshot | None, now: Snapshot) -> Snapshot:
         """The best snapshot after this one, sample by sample."""
@@ -31,21 +40,39 @@ class Selection(ABC):
 
 
 class Last(Selection):
-    """The last finite iterate."""
+    """The last finite iterate.
+
+    Example:
+        >>> early, late = (Snapshot(step, torch.ones(1, 1), torch.ones(1, 1), torch.tensor([float(step)])) for step in (0, 1))
+        >>> Last().better(early, late).cost.item()
+        1.0
+    """
 
     def accept(self, best: Snapshot, now: Snapshot) -> Tensor:
         return torch.ones_like(now.cost, dtype=torch.bool)
 
 
 class LowestResidual(Selection):
-    """The iterate nearest to its fixed point."""
+    """The iterate nearest to its fixed point.
+
+    Example:
+        >>> near, far = (Snapshot(0, torch.ones(1, 1), torch.tensor([[gap]]), torch.zeros(1)) for gap in (0.5, 2.0))
+        >>> LowestResidual().better(near, far).residual.item()
+        0.5
+    """
 
     def accept(self, best: Snapshot, now: Snapshot) -> Tensor:
         return _worst(now) < _worst(best)
 
 
 class LowestCost(Selection):
-    """The iterate of least cost (C.3). Off the constraint a low cost may be an illusion: look at the feasible cost."""
+    """The iterate of least cost (C.3). Where z is no equilibrium a low cost may be an illusion: look at the feasible cost.
+
+    Example:
+        >>> cheap, dear = (Snapshot(0, torch.ones(1, 1), torch.ones(1, 1), torch.tensor([cost])) for cost in (1.0, 3.0))
+        >>> LowestCost().better(dear, cheap).cost.item()
+        1.0
+    """
 
     def accept(self, best: Snapshot, now: Snapshot) -> Tensor:
         return now.cost < best.cost
@@ -59,6 +86,14 @@ class CostResidualTrade(Selection):
     Args:
         warmup: iterates that are accepted without a test.
         slack: by how much the residual may exceed the best's for a lower cost.
+
+    Example:
+        >>> best = Snapshot(20, torch.ones(1, 1), residual=torch.tensor([[0.10]]), cost=torch.tensor([5.0]))
+        >>> for gap in (0.12, 0.14):
+        ...     now = Snapshot(21, torch.ones(1, 1), residual=torch.tensor([[gap]]), cost=torch.tensor([4.0]))
+        ...     print(CostResidualTrade().accept(best, now).item())
+        True
+        False
     """
 
     def __init__(self, warmup: int = 10, slack: float = 1.3) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from jiio_lightning.core.solvers import Anderson, FixedPoint, Last, LowestResidual, Picard
-from jiio_lightning.core.solvers.anderson import MixingState, combine, inner_products
+from jiio_lightning.core.solvers.anderson import _MixingState, combine, inner_products
 from tests.core.solvers.test_base import affine, apply
 
 both_types = pytest.mark.parametrize("kind", [1, 2])
@@ -171,7 +171,7 @@ def test_the_ridge_does_not_depend_on_the_units_of_v(kind: int) -> None:
 @both_types
 def test_the_ridge_damps(kind: int) -> None:
     """The larger it is, the nearer the step is to the plain one; at infinity it is the plain one."""
-    state: MixingState
+    state: _MixingState
     steps = []
     for ridge in (0.0, 0.1, 10.0, 1e12):
         torch.manual_seed(1)

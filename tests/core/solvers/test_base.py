@@ -9,12 +9,12 @@ from jiio_lightning.core.solvers import (
     Anderson,
     Broyden,
     FixedPoint,
-    Image,
     Last,
     LowestResidual,
     Method,
     Picard,
     Snapshot,
+    Update,
     solve,
 )
 from jiio_lightning.core.solvers.base import Solution, plain_map, relative
@@ -50,9 +50,9 @@ class Spy(Method):
     def init(self, v0: Tensor) -> None:
         return None
 
-    def step(self, v: Tensor, image: Tensor, state: None) -> tuple[Tensor, None]:
-        self.seen.append((v, image))
-        return 3.0 * image, None
+    def step(self, v: Tensor, fv: Tensor, state: None) -> tuple[Tensor, None]:
+        self.seen.append((v, fv))
+        return 3.0 * fv, None
 
 
 def test_relative_is_a_quotient_of_norms_and_zero_over_zero_is_zero() -> None:
@@ -63,8 +63,8 @@ def test_relative_is_a_quotient_of_norms_and_zero_over_zero_is_zero() -> None:
 def test_the_residual_is_that_of_the_returned_value() -> None:
     matrix, offset, _ = affine()
     solution = FixedPoint(Picard(), 7)(lambda v: apply(matrix, offset, v), torch.zeros(4, 5))
-    image = apply(matrix, offset, solution.value)
-    torch.testing.assert_close(solution.residual, (image - solution.value).norm(dim=1) / image.norm(dim=1))
+    fv = apply(matrix, offset, solution.value)
+    torch.testing.assert_close(solution.residual, (fv - solution.value).norm(dim=1) / fv.norm(dim=1))
     assert solution.num_steps == 7 and bool(solution.finite.all())
     assert solution.within(float(solution.residual.max()) * 1.01).all() and not solution.within(1e-12).any()
 
@@ -91,7 +91,7 @@ def test_a_row_that_has_converged_keeps_its_iterate(method: Method) -> None:
 
 @pytest.mark.parametrize("later", [torch.nan, 7.0])
 def test_what_happens_to_a_row_after_it_has_converged_does_not_matter(later: float) -> None:
-    """Sample 0 converges at once; later its image is not finite, or moves again (a rule with a state may do that)."""
+    """Sample 0 converges at once; later F is not finite, or moves again (a rule with a state may do that)."""
     matrix, offset, _ = affine()
     calls = [0]
 
@@ -138,8 +138,8 @@ def test_a_row_that_blows_up_falls_back_and_leaves_the_others_alone(method: Meth
 
         def function(v: Tensor) -> Tensor:
             calls[0] += 1
-            image = apply(matrix, offset, v)
-            return image.index_fill(0, torch.tensor([2]), bad) if spoil and calls[0] > 4 else image
+            fv = apply(matrix, offset, v)
+            return fv.index_fill(0, torch.tensor([2]), bad) if spoil and calls[0] > 4 else fv
 
         return FixedPoint(method, 12, selection=Last())(function, torch.zeros(4, 5))
 
@@ -164,14 +164,14 @@ def test_the_projection_comes_after_the_method_and_before_the_next_evaluation() 
     spy, ball = Spy(), L2Ball(0.5)
     seen: list[Tensor] = []
 
-    def update(v: Tensor) -> Image:
+    def update(v: Tensor) -> Update:
         seen.append(v)
-        return Image(v + 1.0, torch.ones(len(v), 1), torch.ones(len(v)))
+        return Update(v + 1.0, torch.ones(len(v), 1), torch.ones(len(v)))
 
     solve(spy, update, torch.full((2, 3), 0.1), max_steps=6, selection=Last(), project=ball)
     assert all(float(v.norm(dim=1).max()) <= 0.5 + 1e-12 for v in seen)
-    for (_, image), after in zip(spy.seen, seen[1:], strict=True):
-        torch.testing.assert_close(after, ball(3.0 * image))
+    for (_, fv), after in zip(spy.seen, seen[1:], strict=True):
+        torch.testing.assert_close(after, ball(3.0 * fv))
 
 
 @pytest.mark.parametrize("method", [Anderson(2, memory=4), Anderson(1, memory=4), Broyden(memory=4)])
@@ -180,8 +180,8 @@ def test_the_history_holds_projected_iterates(method: Method, monkeypatch: pytes
     seen, states = [], []
     original = type(method).step
 
-    def step(self: Method, v: Tensor, image: Tensor, state):
-        out = original(self, v, image, state)
+    def step(self: Method, v: Tensor, fv: Tensor, state):
+        out = original(self, v, fv, state)
         states.append(out[1].last_v)
         return out
 

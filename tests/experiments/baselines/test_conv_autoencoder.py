@@ -7,7 +7,6 @@ import torch
 
 from experiments.baselines import ConvDecoder, ConvEncoder, ExplicitGenerator, MDEQEncoder
 from jiio_lightning.core import Augmented, InnerProblem, Nested
-from jiio_lightning.core.equilibrium import Implicit
 from jiio_lightning.core.jacobian import jacobian_penalty, mode_penalty
 from jiio_lightning.core.layers import Layers
 from jiio_lightning.core.solvers import Anderson, FixedPoint, Picard
@@ -18,7 +17,7 @@ from jiio_lightning.models import LatentGenerator
 
 def layers() -> Layers:
     tight = FixedPoint(Anderson(memory=5), 200, 1e-12)
-    return Layers(tight, Implicit(tight))
+    return Layers(tight, tight)
 
 
 def parameters(net: torch.nn.Module) -> int:
