@@ -50,12 +50,13 @@ class IntermediateStates(Attack):
         delta = starting_point(target, restart, random_start=False)
         state = rule.init(delta)
         for step in range(self.steps):
-            move, state = rule.move(self._gradient(target, delta), state, step, self.steps)
+            _, gradient = self._gradient(target, delta)
+            move, state = rule.move(gradient, state, step, self.steps)
             delta = project(delta + move)
         return delta
 
-    def _gradient(self, target: Target, delta: Tensor) -> Tensor:
-        """The gradient of minus the mean cross-entropy in delta ``(B, d)``."""
+    def _gradient(self, target: Target, delta: Tensor) -> tuple[Tensor, Tensor]:
+        """Minus the mean cross-entropy ``(B,)`` and its gradient in delta ``(B, d)``."""
         with torch.enable_grad():
             delta = delta.detach().requires_grad_()
             z, costs = delta.new_zeros(len(delta), target.net.hidden), []
@@ -65,4 +66,4 @@ class IntermediateStates(Attack):
                     costs.append(-target.cross_entropy(z))
             cost = torch.stack(costs).mean(dim=0)
             (gradient,) = torch.autograd.grad(cost.sum(), delta)
-        return gradient
+        return cost.detach(), gradient

@@ -8,6 +8,7 @@ from jiio_lightning.core.problem import InnerProblem
 from jiio_lightning.core.projections import Box, BoxedBall, L2Ball
 from jiio_lightning.core.state import Augmented
 from jiio_lightning.core.sweeps import StepSizes, Sweeps
+from jiio_lightning.core.weights import cached_weights
 
 __all__ = [
     "Augmented",
@@ -25,4 +26,5 @@ __all__ = [
     "SolveError",
     "StepSizes",
     "Sweeps",
+    "cached_weights",
 ]

@@ -111,7 +111,7 @@ def kkt_adjoint(
     r"""Solve Eq. 17 for u by GMRES; the products with :math:`K_v^\top` are double backward passes.
 
     GMRES looks for u in the order of the paper's rows, f - z before dL/dz: then the diagonal blocks are :math:`J_z - I`, near
-    -I for a contraction, and the Krylov space needs about 2 d vectors for the coupling to x beside those of an adjoint solve.
+    -I for a contraction, and the Krylov space needs about 2 d vectors for the coupling to x besides those of an adjoint solve.
 
     .. math:: \left( \frac{\partial K_\theta(v)}{\partial v} \right)^\top u = - \partial_v \ell^{\mathrm{outer}}
 

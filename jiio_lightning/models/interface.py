@@ -23,6 +23,17 @@ class Generator(nn.Module, ABC):
     Args (attributes that a subclass sets):
         latent: width d of x.
         image_shape: ``(C, H, W)``.
+
+    Example:
+        >>> import torch
+        >>> class Flat(Generator):
+        ...     latent, image_shape, hidden = 2, (1, 4, 4), 16
+        ...     def f(self, z, x):
+        ...         return 0.5 * z + x.mean(1, keepdim=True)
+        ...     def h(self, z):
+        ...         return z.tanh().view(-1, *self.image_shape)
+        >>> Flat().decode(torch.ones(3, 2), lambda f, x, hidden: f(torch.zeros(3, hidden), x)).shape
+        torch.Size([3, 1, 4, 4])
     """
 
     latent: int
@@ -52,6 +63,18 @@ class Classifier(nn.Module, ABC):
     Args (attributes that a subclass sets):
         num_classes: width of the logits.
         image_shape: ``(C, H, W)``.
+
+    Example:
+        >>> import torch
+        >>> class Brightness(Classifier):
+        ...     num_classes, image_shape, hidden = 2, (1, 4, 4), 1
+        ...     def f(self, z, x):
+        ...         return 0.5 * z + x.mean(1, keepdim=True)
+        ...     def h(self, z):
+        ...         return torch.cat([1 - z, z], dim=1)
+        >>> net, image = Brightness(), torch.ones(1, 16)
+        >>> net.h(torch.full((1, 1), 2.0)).argmax(1).item(), net.f(torch.full((1, 1), 2.0), image).item()
+        (1, 2.0)
     """
 
     num_classes: int
@@ -78,6 +101,20 @@ class ConditionalClassifier(nn.Module, ABC):
         task: width d of x.
         num_classes: width of the logits, the N of N-way tasks.
         image_shape: ``(C, H, W)``.
+
+    Example:
+        >>> import torch
+        >>> class Shifted(ConditionalClassifier):
+        ...     task, num_classes, image_shape, hidden = 1, 2, (1, 4, 4), 1
+        ...     def inject(self, image):
+        ...         return image.flatten(1).mean(1, keepdim=True)
+        ...     def f(self, z, x, injection):
+        ...         return 0.5 * z + injection + x
+        ...     def h(self, z, x):
+        ...         return torch.cat([1 - z, z], dim=1)
+        >>> net = Shifted()
+        >>> net.f(torch.zeros(3, 1), torch.ones(3, 1), net.inject(torch.ones(3, 1, 4, 4))).flatten().tolist()
+        [2.0, 2.0, 2.0]
     """
 
     task: int

@@ -57,7 +57,7 @@ class Case:
         return (torch.autograd.grad(surrogate.sum(), getattr(self.net, name))[0] * direction).sum()
 
     def difference(self, value: Callable[[Augmented], Tensor], name: str, direction: Tensor) -> Tensor:
-        """Central difference of a value of the solution, (z, mu, x) solved again."""
+        """Central difference of a value of the solution, (z, mu, x) re-solved."""
         return directional(lambda: value(self.solve()).sum().detach(), getattr(self.net, name), direction)
 
     def direction(self, name: str) -> Tensor:
@@ -140,7 +140,7 @@ def test_fixed_input_says_when_its_adjoint_did_not_converge() -> None:
     assert short is not None and float(short.min()) > 1e-3
 
 
-# --- Eq. 16-17: another loss, x solved again -------------------------------------------------------------------------
+# --- Eq. 16-17: another loss, x re-solved -------------------------------------------------------------------------
 
 
 @each_parameter
