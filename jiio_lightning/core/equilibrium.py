@@ -29,6 +29,7 @@ class Linearisation:
 
     def __init__(self, f: Cell, z: Tensor, x: Tensor) -> None:
         with torch.enable_grad():
+            # Copies: autograd cannot differentiate by an inference tensor.
             self.z = z.detach().clone().requires_grad_()
             self.x = x.detach().clone().requires_grad_()
             self.value = f(self.z, self.x)
@@ -105,6 +106,7 @@ def equilibrium(f: Cell, x: Tensor, z0: Tensor, forward: FixedPoint, backward: F
         z = forward(lambda z: f(z, x), z0).value
     fz = f(z, x)
     if fz.requires_grad:
+        # The hook puts mu in the place of dl/dz: the graph of this one evaluation then gives Eq. 7.
         fz.register_hook(lambda cotangent: _pull(Linearisation(f, z, x), cotangent, backward))
     return fz
 

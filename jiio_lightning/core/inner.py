@@ -40,6 +40,7 @@ class XResidual:
     def __call__(self, problem: InnerProblem, x: Tensor, dx: Tensor) -> Tensor:
         """``(B,)`` for x and dL/dx ``(B, d)``; 1 at the start."""
         norm = torch.linalg.vector_norm(x - problem.project(x - dx), dim=1)
+        # fmax, which ignores a NaN: it must not spoil the scale of later steps.
         self.largest = norm if self.largest is None else torch.fmax(self.largest, norm)
         return norm / self.largest.clamp_min(torch.finfo(norm.dtype).tiny)
 
@@ -180,6 +181,7 @@ def diagnose(solution: InnerSolution, feasible_tol: float = 1e-2) -> str | None:
             "else the iteration diverges: lower the step in x (step.size) or the steps in z and mu (step_sizes), "
             "or raise the Jacobian penalty (jacobian.coefficient)."
         )
+    # The median: a few samples that do not converge are usual, and training leaves them out.
     z, mu, x = (float(value) for value in torch.median(solution.residuals, dim=0).values)
     if z < feasible_tol:
         return None if mu < MU_SLACK * feasible_tol else _mu_not_converged(solution, mu, MU_SLACK * feasible_tol)

@@ -70,7 +70,7 @@ def mode_penalty(f: Cell, z: Tensor, x: Tensor, probe: Tensor, steps: int = 3, c
         mode = probe.detach()
         for _ in range(steps):
             (mode,) = torch.autograd.grad(fz, z, _unit(mode), retain_graph=True, materialize_grads=True)
-        mode = _unit(mode)
+        mode = _unit(mode)  # a constant: only its stretch is differentiated
         (pulled,) = torch.autograd.grad(fz, z, mode, create_graph=True, materialize_grads=True)
     return (pulled.square().sum(dim=1) - ceiling**2).clamp_min(0).mean()
 

@@ -145,7 +145,7 @@ def _project_x(problem: InnerProblem, hidden: int) -> Callable[[Tensor], Tensor]
 
     def project(packed: Tensor) -> Tensor:
         v = Augmented.unpack(packed, hidden)
-        x = problem.project(v.x)
+        x = problem.project(v.x)  # x itself where there is no constraint: nothing to copy
         return packed if x is v.x else replace(v, x=x).pack()
 
     return project

@@ -136,7 +136,7 @@ def kkt_adjoint(
         (True, True)
     """
 
-    def swapped(packed: Tensor) -> Augmented:
+    def swapped(packed: Tensor) -> Augmented:  # from the order of GMRES to that of kkt_map, and back
         rows = Augmented.unpack(packed, at.v.hidden)
         return Augmented(z=rows.mu, mu=rows.z, x=rows.x)
 

@@ -31,7 +31,7 @@ class SolvedLayer:
     z: Tensor
     x: Tensor
 
-    @cached_property
+    @cached_property  # the gap and the residual share one evaluation
     @torch.no_grad()
     def fz(self) -> Tensor:
         """f(z, x) ``(B, n)``."""

@@ -78,6 +78,7 @@ class Nested(InnerSolver):
                 for observer in observers:
                     observer(now)
                 move, rule_state = self.step.move(dx, rule_state, step, self.max_steps)
+                # A sample that failed stays where it is, so that the solves of later steps see no NaN from x.
                 x = torch.where(finite.unsqueeze(1), problem.project(v.x + move), v.x)
                 v = replace(v if self.warm else v0, x=x)
         assert best is not None  # max_steps >= 1

@@ -270,6 +270,7 @@ class GaussianNoise(Operator):
 
     def measure(self, image: Tensor, generators: Sequence[torch.Generator]) -> Measurement:
         clean = self.of.measure(image, generators)
+        # On the host and in float32, whatever the image is: the same noise on every device and in every precision.
         rows = [torch.randn(clean.y.shape[1:], generator=generator, dtype=torch.float32) for generator in generators]
         noise = self.std * torch.stack(rows).to(clean.y)
         y = clean.y + (noise if clean.seen is None else noise * clean.seen)

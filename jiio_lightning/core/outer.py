@@ -92,7 +92,7 @@ class DualReuse(OuterGradient):
 
     def surrogate(self, problem: InnerProblem, outer: Loss, v: Augmented) -> Surrogate:
         """``outer`` is ignored: it is sign * ``problem.loss``."""
-        v, residual = v.detach(), None
+        v, residual = v.detach(), None  # at a KKT point dL/dv = 0: what v owes to the weights does not count
         if self.refine is not None:
             v, residual = refine_dual(problem, v, self.refine)
         return Surrogate(self.sign * problem.lagrangian(v), residual)
@@ -203,6 +203,7 @@ class FullKKT(OuterGradient):
         at = KKTLinearisation(self._proximal(problem, v.x), v)
         gradient = loss_gradient(outer, v).gradient
         u, solution = kkt_adjoint(at, gradient, memory=self.memory, restarts=self.restarts, tol=self.tol)
+        # v is a constant in both terms: the first is what the outer loss sees of the weights itself, the second what v* does.
         value = outer(v.z, v.x) + (u.pack() * at.value.pack()).sum(dim=1)
         return Surrogate(value, solution.residual)
 

@@ -80,6 +80,7 @@ class InnerProblem:
         with torch.enable_grad():
             z, x = _leaf(v.z), _leaf(v.x)
             fz, loss = self.f(z, x), self.loss(z, x)
+            # With the cotangents 1 and mu both gradients come out as sums, J^T mu + dl; what does not see x adds 0.
             dz, dx = torch.autograd.grad((loss, fz), (z, x), (torch.ones_like(loss), v.mu), materialize_grads=True)
         return Evaluation(Augmented(z=dz - v.mu, mu=fz.detach() - v.z, x=dx), loss.detach())
 

@@ -40,6 +40,7 @@ class L2Ball:
     def __call__(self, x: Tensor) -> Tensor:
         """``(B, d)`` to ``(B, d)``; differentiable twice away from the sphere."""
         norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+        # Clamped to the radius, the norm gives exactly 1 inside the ball, without a branch.
         return x * (self.radius / norm.clamp_min(max(self.radius, torch.finfo(x.dtype).tiny)))
 
 
@@ -97,7 +98,7 @@ class BoxedBall:
 
     def __call__(self, x: Tensor) -> Tensor:
         """``(B, d)`` to ``(B, d)``; differentiable away from the kinks, through the last step alone."""
-        with torch.no_grad():
+        with torch.no_grad():  # the last step has the derivative of the root, whatever led to it
             shrink = torch.ones_like(x[:, :1])
             for _ in range(self.steps):
                 shrink = self._newton(x, shrink)

@@ -219,6 +219,7 @@ class Adam(StepRule):
     def move(self, grad: Tensor, state: tuple[Tensor, Tensor], step: int, max_steps: int) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         first = torch.lerp(grad, state[0], self.betas[0])
         second = torch.lerp(grad.square(), state[1], self.betas[1])
+        # The means start at 0; the division takes that bias away.
         mean, square = (m / (1 - b ** (step + 1)) for m, b in zip((first, second), self.betas, strict=True))
         return -self.length(step, max_steps) * mean / (square.sqrt() + _floor(square)), (first, second)
 

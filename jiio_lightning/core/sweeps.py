@@ -103,6 +103,7 @@ class Sweeper:
         z, mu = v.z, v.mu
         for _ in range(of_z):
             z = torch.lerp(z, self.problem.f(z, v.x), self.step_sizes.z)
+        # One graph of f serves all iterations of mu, at a z that no longer moves.
         at, inner = Linearisation(self.problem.f, z, v.x), self._loss_gradient(replace(v, z=z), step)
         for _ in range(of_mu):
             mu = torch.lerp(mu, at.pull_z(mu) + inner.gradient.z, self.step_sizes.mu)

@@ -128,6 +128,7 @@ class Anderson(Method):
         scaled = state.gram[:, :filled, :filled] / left_norm.unsqueeze(2) / turn_norm.unsqueeze(1)
         ridge = self.ridge * (-1 if self.type == 1 else 1)
         scaled.diagonal(dim1=1, dim2=2).add_(ridge)
+        # solve() would raise for the whole batch where the system of one sample is singular.
         gamma, _ = torch.linalg.solve_ex(scaled, left_gap / left_norm)
         gamma = gamma / turn_norm
         return torch.where(torch.isfinite(gamma).all(dim=1, keepdim=True), gamma, 0.0)
@@ -142,6 +143,7 @@ def inner_products(rows: Tensor, vector: Tensor) -> Tensor:
     """
     if rows.dtype == vector.dtype:
         return torch.bmm(rows, vector.unsqueeze(2)).squeeze(2)
+    # Row by row: a copy of the whole buffer in full precision is what a low-precision history is there to avoid.
     return torch.stack([(row.to(vector.dtype) * vector).sum(dim=1) for row in rows.unbind(1)], dim=1)
 
 

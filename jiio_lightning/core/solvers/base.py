@@ -168,11 +168,13 @@ def solve(
         for step in range(max_steps):
             new = update(v)
             now = Snapshot(step, v if new.at is None else new.at, new.residual, new.cost)
+            # A row that has stopped is not judged again: a rule with a state may still move its F(v).
             finite = finite & (now.is_finite() | ~active)
             active = active & finite & (now.residual.amax(dim=1) >= tol)
             best = selection.better(best, now)
             for observer in observers:
                 observer(now)
+            # bool() waits for the device: only where a tolerance asks for it.
             if step + 1 == max_steps or (tol > 0 and not bool(active.any())):
                 break
             proposal, state = method.step(v, new.value, state)

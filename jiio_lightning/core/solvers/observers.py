@@ -66,7 +66,7 @@ class Trace:
     def __call__(self, now: Snapshot) -> None:
         if now.step % self.every:
             return
-        if now.value.is_cuda:
+        if now.value.is_cuda:  # kernels run later than the host that launches them
             torch.cuda.synchronize(now.value.device)
         self.seconds.append(time.perf_counter() - self.began)
         self.snapshots.append(now)
