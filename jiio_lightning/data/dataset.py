@@ -1,17 +1,30 @@
 """Prepared images as a data set over batches: one indexing of the mapped array gathers a batch."""
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from jiio_lightning.data.batches import ImageBatch
 from jiio_lightning.data.prepared import MappedRows
-from jiio_lightning.data.randomness import epoch_flips
 from jiio_lightning.data.sampler import Draw
+from jiio_lightning.randomness import epoch_flips
 
 ValueRange = tuple[float, float]
+
+
+class ImageBatch(NamedTuple):
+    """A batch of images.
+
+    ``index`` is what masks, noise and every other random choice about a sample are a function of, with the seed and
+    the epoch; it survives shuffling, workers, ranks and a resume.
+    """
+
+    image: Tensor  # (B, C, H, W) float32 in the data module's value range
+    label: Tensor  # (B,) int64, zeros where the set has no labels
+    index: Tensor  # type: ignore[assignment]  # (B,) int64, position in the split
 
 
 def normalise(pixels: Tensor, levels: int, value_range: ValueRange) -> Tensor:

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from jiio_lightning.data.randomness import fixed_permutation
+from jiio_lightning.data.writer import prepare
 
 from jiio_lightning.data import CIFAR10, DataError
 from jiio_lightning.data.cifar10 import CIFAR10Recipe
-from jiio_lightning.data.randomness import fixed_permutation
-from jiio_lightning.data.writer import prepare
 
 LOOSE = CIFAR10Recipe(strict=False)
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from jiio_lightning.data.cli import RECIPES, main
 
 from jiio_lightning.data import ImageFolder
-from jiio_lightning.data.cli import RECIPES, main
 
 
 @pytest.fixture

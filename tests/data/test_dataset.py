@@ -5,10 +5,10 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from jiio_lightning.data.randomness import epoch_flips
 
 from jiio_lightning.data.dataset import ImageDataset, normalise
 from jiio_lightning.data.prepared import MappedRows
-from jiio_lightning.data.randomness import epoch_flips
 from jiio_lightning.data.sampler import Draw
 
 COUNT = 40

@@ -2,14 +2,14 @@
 
 import pytest
 import torch
+from jiio_lightning.data.randomness import fixed_permutation
+from jiio_lightning.data.writer import prepare
 
 from jiio_lightning.data import FFHQ, CelebA, DataError, ImageFolder
 from jiio_lightning.data.celeba import CelebARecipe
 from jiio_lightning.data.ffhq import FFHQRecipe
 from jiio_lightning.data.images import ImagesRecipe
 from jiio_lightning.data.pictures import Frame, decode
-from jiio_lightning.data.randomness import fixed_permutation
-from jiio_lightning.data.writer import prepare
 
 LOOSE = CelebARecipe(strict=False)
 

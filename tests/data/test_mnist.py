@@ -9,13 +9,13 @@ from threading import Thread
 import numpy as np
 import pytest
 import torch
+from jiio_lightning.data.writer import prepare
 from sklearn.datasets import load_digits
 from torchvision import datasets
 from torchvision.datasets import mnist as torchvision_mnist
 
 from jiio_lightning.data import MNIST, DataError, Digits
 from jiio_lightning.data.mnist import MD5, MNISTRecipe, parse_idx
-from jiio_lightning.data.writer import prepare
 
 LOOSE = MNISTRecipe(strict=False)
 

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from jiio_lightning.data.loader import BatchLoader
 from jsonargparse import ArgumentParser
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import OnExceptionCheckpoint
 
 from jiio_lightning.data import FFHQ, MNIST, CelebA, DataError, Digits, ImageFolder, Omniglot
-from jiio_lightning.data.loader import BatchLoader
 from jiio_lightning.data.mnist import MNISTRecipe
 
 BATCHES = 5  # of an epoch below

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from jiio_lightning.data.writer import prepare
 
 from jiio_lightning.data import DataError, Omniglot, omniglot
 from jiio_lightning.data.episodes import quarter_turns
 from jiio_lightning.data.omniglot import OmniglotRecipe, drawing_hash, read_split
 from jiio_lightning.data.sampler import Draw
-from jiio_lightning.data.writer import prepare
 
 LOOSE = OmniglotRecipe(strict=False)
 BACKGROUND, EVALUATION = "images_background", "images_evaluation"

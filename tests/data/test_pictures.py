@@ -4,11 +4,11 @@ import io
 
 import numpy as np
 import pytest
+from jiio_lightning.data.sources import open_source
 from PIL import Image
 
 from jiio_lightning.data import DataError
 from jiio_lightning.data.pictures import Frame, decode, labels_by_folder, picture_contents
-from jiio_lightning.data.sources import open_source
 
 
 def ramp(width: int, height: int) -> Image.Image:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from jiio_lightning.data.bench import compare
 
 from jiio_lightning.data import CIFAR10, MNIST, ImageFolder, Omniglot
-from jiio_lightning.data.bench import compare
 from jiio_lightning.data.module import PreparedDataModule
 
 pytestmark = pytest.mark.slow

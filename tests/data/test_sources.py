@@ -3,9 +3,9 @@
 import tarfile
 
 import pytest
+from jiio_lightning.data.sources import FolderSource, is_image, locate, open_source
 
 from jiio_lightning.data import DataError
-from jiio_lightning.data.sources import FolderSource, is_image, locate, open_source
 
 FILES = {"b/2.txt": b"two" * 400, "a/1.txt": b"one", "3.txt": b""}
 FORMS = ("folder", "x.zip", "x.tar", "x.tar.gz", "x.tar.xz", "x.tar.bz2")

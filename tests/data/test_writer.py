@@ -13,11 +13,11 @@ from typing import ClassVar
 import numpy as np
 import pytest
 from filelock import FileLock
+from jiio_lightning.data.writer import prepare
 
 from jiio_lightning.data import DataError
 from jiio_lightning.data.prepared import Manifest, Prepared
 from jiio_lightning.data.recipe import Contents, Recipe
-from jiio_lightning.data.writer import prepare
 
 COUNT = 30
 

@@ -11,9 +11,8 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from jiio_lightning.data.dataset import ImageDataset, normalise
-from jiio_lightning.data.loader import BatchLoader
 from jiio_lightning.data.prepared import Prepared
-from jiio_lightning.data.sampler import TrainBatches
+from jiio_lightning.data.sampler import BatchLoader, TrainBatches
 
 RANGE = (-1.0, 1.0)
 
