@@ -47,7 +47,7 @@ def _add_sets(parser: ArgumentParser) -> None:
     """One subcommand for each set, with the options that change what is written."""
     sets = parser.add_subcommands(dest="set", metavar="NAME")
     for title, data in SETS.items():
-        one = ArgumentParser(description=data.__doc__)
+        one = ArgumentParser(description=data.__doc__.partition("Args:")[0])
         one.add_class_arguments(data, as_group=False, skip=set(data.__dataclass_fields__) - set(data.options))
         one.add_argument("--strict", type=bool, default=True, help=STRICT)
         one.add_argument("--source", type=str | None, default=None, help=f"the originals. {data.where}")

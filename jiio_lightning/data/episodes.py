@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -50,34 +51,18 @@ class EpisodePlan:
         return classes[:, None] * drawings + chosen, turns if self.rotate else np.zeros_like(turns)
 
 
+@dataclass(eq=False)
 class EpisodeDataset(Dataset[EpisodeBatch]):
-    """Episodes over one set of characters.
+    """Episodes over one set of characters; a batch is gathered from a ``Draw``."""
 
-    Args:
-        images: uint8 ``(images, 1, H, H)``.
-        places: where the drawings of each character lie among them, int64 ``(characters, drawings)``.
-        plan: ways, shots, queries and rotation.
-        length: episodes in an epoch; the next epoch goes on with the next numbers.
-        seed: of the episodes.
-        stream: separates the episodes of training, validation and test.
-        levels: value of a full pixel.
-        value_range: what 0 and ``levels`` become.
-    """
-
-    def __init__(
-        self,
-        images: MappedRows,
-        places: np.ndarray,
-        plan: EpisodePlan,
-        length: int,
-        seed: int,
-        stream: DataStream,
-        levels: int,
-        value_range: ValueRange,
-    ) -> None:
-        self.images, self.places, self.plan, self.length = images, places, plan, length
-        self.seed, self.stream, self.levels, self.value_range = seed, stream, levels, value_range
-        self.turned = quarter_turns(images.tensor.shape[-1])
+    images: MappedRows  # uint8 (images, 1, H, H)
+    places: np.ndarray  # int64 (characters, drawings): where the drawings of each character lie among them
+    plan: EpisodePlan
+    length: int  # episodes in an epoch; the next epoch goes on with the next numbers
+    seed: int
+    stream: DataStream  # separates the episodes of training, validation and test
+    levels: int  # value of a full pixel
+    value_range: ValueRange  # what 0 and ``levels`` become
 
     def __len__(self) -> int:
         return self.length
@@ -107,10 +92,11 @@ class EpisodeDataset(Dataset[EpisodeBatch]):
         images = self.images.tensor
         pixels = images.index_select(0, torch.from_numpy(rows.ravel()).to(images.device))
         each = torch.from_numpy(turns.ravel()).to(images.device)
-        sources = self.turned.to(images.device)[each].repeat_interleave(rows.shape[-1], dim=0)
+        sources = quarter_turns(images.shape[-1]).to(images.device)[each].repeat_interleave(rows.shape[-1], dim=0)
         return pixels.flatten(1).gather(1, sources).view_as(pixels)
 
 
+@lru_cache
 def quarter_turns(side: int) -> Tensor:
     """Which pixel comes where after 0, 1, 2 and 3 quarter turns to the left: int64 ``(4, side * side)``."""
     grid = torch.arange(side * side).view(side, side)

@@ -128,7 +128,7 @@ def read_split() -> dict[str, list[str]]:
 
 def read_characters(part: Originals) -> Iterator[Character]:
     """The characters of one of the two parts."""
-    for name, character in from_arrays(part.path) if part.path.suffix == ".npz" else from_pictures(part):
+    for name, character in (from_arrays(part.path) if part.path.suffix == ".npz" else from_pictures(part)).items():
         if character.shape != (DRAWINGS, SIDE, SIDE):
             raise DataError(
                 f"{part.path}: character {name} has drawings {character.shape}, {DRAWINGS} of {SIDE}x{SIDE} are needed:"
@@ -137,22 +137,21 @@ def read_characters(part: Originals) -> Iterator[Character]:
         yield character
 
 
-def from_arrays(path: Path) -> Iterator[tuple[str, Character]]:
+def from_arrays(path: Path) -> dict[str, Character]:
     """Characters of an npz file with ``images``, bool ``(characters, 20, 105, 105)``."""
     try:
         with reading(path), np.load(path, allow_pickle=False) as arrays:
-            images = arrays["images"]
+            return {f"number {i}": character for i, character in enumerate(arrays["images"].astype(bool))}
     except (KeyError, ValueError) as error:
         raise DataError(f"{path} has no readable array 'images' ({error}): get a fresh copy.") from error
-    yield from ((f"number {i}", character) for i, character in enumerate(images.astype(bool)))
 
 
-def from_pictures(part: Originals) -> Iterator[tuple[str, Character]]:
+def from_pictures(part: Originals) -> dict[str, Character]:
     """Characters of a zip or folder ``images_*/<alphabet>/<character>/NNNN_MM.png``."""
     drawings: dict[str, list[np.ndarray]] = defaultdict(list)
     for name in part.images:
         drawings[str(PurePosixPath(name).parent)].append(decode(name, part.read(name), _bits))
-    yield from ((name, np.stack(group)) for name, group in drawings.items())
+    return {name: np.stack(group) for name, group in drawings.items()}
 
 
 def _bits(image: Image.Image) -> np.ndarray:

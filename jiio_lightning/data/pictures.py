@@ -3,7 +3,7 @@
 import io
 import os
 import struct
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.pool import ThreadPool
@@ -66,23 +66,21 @@ def decoded(originals: Originals, names: list[str], frame: Frame) -> Iterator[np
 def picture_contents(
     originals: Originals, form: str, splits: dict[str, list[str]], frame: Frame, classes: Collection[str] = ()
 ) -> Contents:
-    """Contents made of image files: the names of each split in their order; ``classes`` are folders of the files."""
+    """Contents made of image files: the names of each split in their order.
+
+    A file's label is the place of its folder in ``classes``, or 0 where there are none.
+    """
     names = [name for part in splits.values() for name in part]
     if not names:
         raise DataError(f"{originals.path} holds no images.")
+    number = {name: label for label, name in enumerate(classes)}
     return Contents(
         splits={split: len(part) for split, part in splits.items()},
-        labels=labels_by_folder(names, classes),
+        labels=np.array([number[folder_of(name)] if classes else 0 for name in names]),
         images=decoded(originals, names, frame),
         origin=partial(originals.origin, form),
         notes={"frame": {"size": frame.size, "crop": frame.crop, "filter": "bilinear, antialiased"}, "classes": list(classes)},
     )
-
-
-def labels_by_folder(names: Iterable[str], classes: Collection[str]) -> np.ndarray:
-    """The class of each file, by the folder it lies in; zeros where there are no classes."""
-    number = {name: label for label, name in enumerate(classes)}
-    return np.array([number[folder_of(name)] if number else 0 for name in names])
 
 
 def folder_of(name: str) -> str:

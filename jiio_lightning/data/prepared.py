@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -33,10 +33,7 @@ LIBRARIES = ("numpy", "pillow", "torchvision")
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a prepared set is. Written last: a folder without one is not a prepared set.
-
-    The file also holds the checksum of its own contents.
-    """
+    """What a prepared set is, and the checksum of that. Written last: a folder without one is not a prepared set."""
 
     name: str
     recipe: dict[str, Any]  # set, version and options: what was done
@@ -63,10 +60,6 @@ class Manifest:
                 f"{folder} is not a prepared set: {MANIFEST} cannot be used ({error!r}). Remove the folder and prepare it again."
             ) from error
         return manifest
-
-    def save(self, folder: Path) -> None:
-        fields = {**asdict(self), "checksum": self.checksum}
-        (folder / MANIFEST).write_text(json.dumps(fields, indent=1) + "\n")
 
     @property
     def checksum(self) -> str:
@@ -166,15 +159,14 @@ class Prepared:
 def prepare(recipe: Recipe, source: Path | None, root: Path, strict: bool = True) -> Prepared:
     """Write the prepared set of ``recipe`` under ``root``, unless it is there already.
 
-    The arrays are written into a hidden folder, which is renamed when the manifest is in it: a set that has its name
-    is whole. A second process waits for the first and then finds its work done.
+    The arrays are written into a hidden folder, which is renamed when the manifest is in it: a set that has its name is whole. A
+    second process waits for the first and then finds its work done.
 
     Args:
         recipe: the set.
         source: its originals; None: they are downloaded, or none are needed.
         root: folder of the prepared sets.
-        strict: refuse anything but the original. With False a part of the set, or one of your own in the same layout,
-            can be prepared too; the manifest says so.
+        strict: refuse anything but the original: other checksums, another number of images.
 
     Raises:
         DataError: when the source is missing, damaged or not what the recipe expects, or the disk is full.
@@ -193,19 +185,14 @@ def prepare(recipe: Recipe, source: Path | None, root: Path, strict: bool = True
     return Prepared.open(root, recipe)
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _locked(path: Path) -> AbstractContextManager[Any]:
     """One process at a time; the others say that they wait."""
     lock = FileLock(path)
     try:
-        lock.acquire(timeout=0)
+        return lock.acquire(timeout=0)
     except Timeout:
         log.warning("another process is preparing this set: waiting for it (%s)", path)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+        return lock.acquire()
 
 
 @contextmanager
@@ -239,11 +226,13 @@ def _source(recipe: Recipe, source: Path | None, root: Path) -> Path:
 
 def _write(recipe: Recipe, originals: Originals, folder: Path) -> None:
     contents = recipe.read(originals)
-    _refuse_full_disk(folder.parent, contents, recipe)
+    needed, free = len(contents.labels) * (prod(recipe.shape) + 8), shutil.disk_usage(folder.parent).free
+    if needed > free:
+        raise OSError(errno.ENOSPC, f"it needs {needed / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free; choose another --root")
     folder.mkdir()
     _write_images(folder / "images.npy", contents, recipe)
     np.save(folder / "labels.npy", contents.labels.astype(np.int64), allow_pickle=False)
-    Manifest(
+    manifest = Manifest(
         name=recipe.name,
         recipe=recipe.identity(),
         strict=originals.strict,
@@ -254,16 +243,10 @@ def _write(recipe: Recipe, originals: Originals, folder: Path) -> None:
         checksums={name: sha256(folder / name) for name in ("images.npy", "labels.npy")},
         notes=contents.notes,
         versions={"python": sys.version.split()[0], **{name: version(name) for name in LIBRARIES}},
-    ).save(folder)
+    )
+    (folder / MANIFEST).write_text(json.dumps({**asdict(manifest), "checksum": manifest.checksum}, indent=1) + "\n")
     for path in (*folder.iterdir(), folder):
         _flush(path)
-
-
-def _refuse_full_disk(folder: Path, contents: Contents, recipe: Recipe) -> None:
-    needed, free = len(contents.labels) * (prod(recipe.shape) + 8), shutil.disk_usage(folder).free
-    if needed > free:
-        message = f"needs {needed / 1e6:,.0f} MB in {folder.parent}, {free / 1e6:,.0f} MB are free; choose another --root"
-        raise OSError(errno.ENOSPC, message)
 
 
 def _write_images(path: Path, contents: Contents, recipe: Recipe) -> None:

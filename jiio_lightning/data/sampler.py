@@ -22,13 +22,11 @@ class Draw(NamedTuple):
 class TrainBatches(DistributedSampler[Draw]):
     """Shuffled batches as one endless stream, in which a run is where its number of batches done says.
 
-    With n batches in an epoch, batch number b is batch ``b % n`` of epoch ``b // n``: nothing else needs to be known
-    to go on after an interruption, wherever it was. Every process gets the same number of batches, so that none
-    waits for another: batch b of R processes is rows ``b B R .. (b + 1) B R`` of the epoch's order, dealt out in
-    turn, and two processes with batches of B see what one process with batches of 2 B sees. The rest of an order,
-    less than one such block, is left out; it is another rest in the next epoch.
-
-    It is a ``DistributedSampler`` so that Lightning never replaces it by one of its own.
+    With n batches in an epoch, batch number b is batch ``b % n`` of epoch ``b // n``: nothing else needs to be known to go on
+    after an interruption, wherever it was. Every process gets the same number of batches, so that none waits for another: batch b
+    of R processes is rows ``b B R .. (b + 1) B R`` of the epoch's order, dealt out in turn, and two processes with batches of B
+    see what one process with batches of 2 B sees. The rest of an order, less than one such block, is left out; it is another rest
+    in the next epoch. It is a ``DistributedSampler`` so that Lightning never replaces it by one of its own.
 
     Args:
         dataset: of which the length is needed.
@@ -107,7 +105,7 @@ class BatchLoader(DataLoader[Any]):
 def batches_done(trainer: Trainer) -> int:
     """How many training batches a run has done, those before an interruption included.
 
-    Unlike the number of epochs, and of batches within one, it means the same whenever the checkpoint was written:
-    in an epoch, after its validation, at its end, or by an exception in a step (which ``ready`` counts already).
+    Unlike the number of epochs, and of batches within one, it means the same whenever the checkpoint was written: in an epoch,
+    after its validation, at its end, or by an exception in a step (which ``ready`` counts already).
     """
     return trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]

@@ -8,7 +8,7 @@ from PIL import Image
 
 from jiio_lightning.data import DataError
 from jiio_lightning.data.originals import Originals
-from jiio_lightning.data.pictures import Frame, decode, labels_by_folder, picture_contents
+from jiio_lightning.data.pictures import Frame, decode, picture_contents
 
 
 def ramp(width: int, height: int) -> Image.Image:
@@ -76,9 +76,11 @@ def test_each_file_lands_in_its_place(mini, tmp_path):
     assert all((images[i] == mini.pixels(files[f"{i:03}.png"])).all() for i in range(150))
 
 
-def test_labels_come_from_folders():
-    assert labels_by_folder(["x/b/1.png", "a/2.png", "y/b/3.png"], ["a", "b"]).tolist() == [1, 0, 1]
-    assert labels_by_folder(["x/b/1.png", "2.png"], []).tolist() == [0, 0]
+@pytest.mark.parametrize(("classes", "labels"), [(["a", "b"], [1, 0, 1]), ([], [0, 0, 0])])
+def test_labels_come_from_folders(tmp_path, classes, labels):
+    splits = {"train": ["x/b/1.png"], "val": [], "test": ["a/2.png", "y/b/3.png"]}
+    contents = picture_contents(Originals(tmp_path, tmp_path), "x", splits, Frame(8), classes)
+    assert contents.labels.tolist() == labels and contents.splits == {"train": 1, "val": 0, "test": 2}
 
 
 def test_no_images(tmp_path):
