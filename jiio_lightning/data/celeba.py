@@ -63,7 +63,7 @@ class CelebA(ImageDataModule):
                 f"{pictures.path} has {len(names)} images, CelebA has {sum(SIZES.values())}: get the rest, or say"
                 " --strict false to prepare what is there."
             )
-        folder = originals.path if originals.path.is_dir() else originals.path.parent
+        folder = originals.named if originals.named.is_dir() else originals.named.parent
         places = (folder / PARTITION, folder / "celeba" / PARTITION, folder.parent / PARTITION)
         partition = next((path for path in places if path.exists()), None)
         splits = by_order(names) if partition is None else by_file(names, partition)

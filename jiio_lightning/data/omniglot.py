@@ -90,7 +90,7 @@ class Omniglot(EpisodeDataModule):
     def _part(self, originals: Originals, name: str) -> Originals:
         part = originals.inside(f"{name}.npz", f"{name}.zip", name, f"omniglot-py/{name}.zip", f"omniglot-py/{name}")
         if part is None:
-            raise DataError(f"{originals.path} has no {name}.npz or {name}.zip. {self.where}")
+            raise DataError(f"{originals.named} has no {name}.npz or {name}.zip. {self.where}")
         if part.path.suffix == ".zip":
             part.check_md5(part.path, datasets.Omniglot.zips_md5[name])
         return part

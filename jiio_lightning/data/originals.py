@@ -27,20 +27,20 @@ class Originals:
     """Named files under one path.
 
     Args:
-        path: a folder or an archive; a folder that holds one archive and nothing else stands for that archive.
+        named: a folder or an archive; a folder that holds one archive and nothing else stands for that archive.
         scratch: where an archive is unpacked; whoever made this folder removes it.
         strict: refuse anything but the original: other checksums, another number of files.
     """
 
-    def __init__(self, path: Path, scratch: Path, strict: bool = True) -> None:
-        files = list(islice(path.iterdir(), 2)) if path.is_dir() else []
-        self.path = files[0] if len(files) == 1 and files[0].name.lower().endswith(ARCHIVES) else path
-        self.scratch, self.strict = scratch, strict
+    def __init__(self, named: Path, scratch: Path, strict: bool = True) -> None:
+        files = list(islice(named.iterdir(), 2)) if named.is_dir() else []
+        self.path = files[0] if len(files) == 1 and files[0].name.lower().endswith(ARCHIVES) else named
+        self.named, self.scratch, self.strict = named, scratch, strict
         self.digest = hashlib.sha256()
 
     def inside(self, *places: str) -> "Originals | None":
-        """The first of some places in this folder that exists."""
-        there = (self.path / place for place in places if (self.path / place).exists())
+        """The first of some places in the named folder that exists."""
+        there = (self.named / place for place in places if (self.named / place).exists())
         return next((Originals(path, self.scratch, self.strict) for path in there), None)
 
     @cached_property

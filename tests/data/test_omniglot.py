@@ -233,7 +233,7 @@ def test_damaged_files(mini, drawings, tmp_path):
     np.savez(arrays / f"{EVALUATION}.npz", pictures=drawings[EVALUATION])
     refused(arrays, tmp_path / "root", "images_evaluation.npz has no readable array 'images'")
     (arrays / f"{EVALUATION}.npz").unlink()
-    refused(arrays, tmp_path / "root", "has no images_evaluation.npz or images_evaluation.zip")
+    refused(arrays, tmp_path / "root", f"{arrays} has no images_evaluation.npz or images_evaluation.zip")
     zips = write_zips(mini, tmp_path / "zips", drawings)
     refused(zips, tmp_path / "root", "is not the original's 68d2efa1", strict=True)
     files = mini.omniglot_pictures(EVALUATION, drawings[EVALUATION])
