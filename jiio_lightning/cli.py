@@ -18,10 +18,10 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from jiio_lightning.callbacks import AugmentedDEQSolver, JacobianRegularization, StepProgress
 from jiio_lightning.commands.checkpoint import read_checkpoint
 from jiio_lightning.commands.dashboard import main as dashboard_main
+from jiio_lightning.commands.data import main as data_main
 from jiio_lightning.commands.trainer import JIIOTrainer
 from jiio_lightning.core.inner import SolveError
 from jiio_lightning.data import DataError
-from jiio_lightning.data.cli import main as data_main
 from jiio_lightning.fragments import whole_fragments
 from jiio_lightning.noise import quieten
 

@@ -17,7 +17,7 @@ from jiio_lightning.core.operators import Operator
 from jiio_lightning.core.solvers.anderson import Anderson
 from jiio_lightning.core.solvers.base import FixedPoint
 from jiio_lightning.models.interface import Generator
-from jiio_lightning.randomness import Stream, sample_generators
+from jiio_lightning.randomness import SampleStream, sample_generators
 from jiio_lightning.tasks.base import LEARNED, check_weights
 from jiio_lightning.tasks.generation import check_images, reconstruction_metrics
 from jiio_lightning.tasks.interface import LatentModel, Regularised
@@ -88,7 +88,7 @@ class Autoencoding(Regularised, LatentModel):
         check_images(batch.image, self.net)
         layers = Layers(self.solver, self.adjoint)
         code = self.encoder(self._seen(batch), layers)  # no parametrize.cached(): the solve, first, would fill it without a graph
-        x = self.latent_regularizer.latent(code, sample_generators(self.seed, self.global_step, batch.index, Stream.LATENT))
+        x = self.latent_regularizer.latent(code, sample_generators(self.seed, self.global_step, batch.index, SampleStream.LATENT))
         image = self.net.decode(x, layers)
         loss, metrics = self._loss(batch.image, image, code)
         penalty = self._penalty(batch, layers)

@@ -13,7 +13,7 @@ from pytorch_lightning.utilities import move_data_to_device, rank_zero_info
 from torch import Tensor
 
 from jiio_lightning.callbacks.gathering import gather_rows
-from jiio_lightning.data.batches import ImageBatch
+from jiio_lightning.data import ImageBatch
 from jiio_lightning.data.dataset import ImageDataset
 from jiio_lightning.data.module import ImageDataModule
 from jiio_lightning.data.sampler import EvalBatches
@@ -139,15 +139,13 @@ class FrechetDistance(Callback):
         """Of the data's own images, from the disk if they are there."""
         dataset = data.dataset(self.split)
         provenance = self._provenance(data, len(dataset))
-        path = self.reference / f"{self.extractor.metric}_{data.recipe.name}_{self.split}_{len(dataset)}.npz"
+        path = self.reference / f"{self.extractor.metric}_{data.name}_{self.split}_{len(dataset)}.npz"
         if path.is_file():
             return Statistics.load(path, provenance)
         features = [self.extractor(batch.image).cpu() for batch in _walk(dataset, len(dataset), self.batch_size, device)]
         statistics = Statistics.of(torch.cat(features).numpy())
         statistics.save(path, provenance)
-        rank_zero_info(
-            f"reference of {self.extractor.metric}: {path}, {statistics.count} images of {data.recipe.name}/{self.split}"
-        )
+        rank_zero_info(f"reference of {self.extractor.metric}: {path}, {statistics.count} images of {data.name}/{self.split}")
         return statistics
 
     def _provenance(self, data: ImageDataModule, count: int) -> Provenance:

@@ -1,17 +1,31 @@
 """Prepared images as a data set over batches: one indexing of the mapped array gathers a batch."""
 
+from dataclasses import dataclass
+from typing import NamedTuple
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from jiio_lightning.data.batches import ImageBatch
 from jiio_lightning.data.prepared import MappedRows
-from jiio_lightning.data.randomness import epoch_flips
 from jiio_lightning.data.sampler import Draw
+from jiio_lightning.randomness import epoch_flips
 
 ValueRange = tuple[float, float]
+
+
+class ImageBatch(NamedTuple):
+    """A batch of images.
+
+    ``index`` is what masks, noise and every other random choice about a sample are a function of, with the seed and
+    the epoch; it survives shuffling, workers, ranks and a resume.
+    """
+
+    image: Tensor  # (B, C, H, W) float32 in the data module's value range
+    label: Tensor  # (B,) int64, zeros where the set has no labels
+    index: Tensor  # type: ignore[assignment]  # (B,) int64, position in the split
 
 
 def normalise(pixels: Tensor, levels: int, value_range: ValueRange) -> Tensor:
@@ -20,29 +34,16 @@ def normalise(pixels: Tensor, levels: int, value_range: ValueRange) -> Tensor:
     return pixels.to(torch.float32).div_(levels / (high - low)).add_(low)
 
 
+@dataclass(eq=False)
 class ImageDataset(Dataset[ImageBatch]):
-    """A split of images.
+    """A split of images; a batch is gathered from a ``Draw``."""
 
-    Args:
-        images: uint8 ``(N, C, H, W)``.
-        labels: int64 ``(N,)``.
-        levels: value of a full pixel.
-        value_range: what 0 and ``levels`` become.
-        padding: pixels of value 0 on each side.
-        flip_seed: mirror every second image, chosen anew in each epoch and put at the end of its batch; None: never.
-    """
-
-    def __init__(
-        self,
-        images: MappedRows,
-        labels: MappedRows,
-        levels: int,
-        value_range: ValueRange,
-        padding: int = 0,
-        flip_seed: int | None = None,
-    ) -> None:
-        self.images, self.labels = images, labels
-        self.levels, self.value_range, self.padding, self.flip_seed = levels, value_range, padding, flip_seed
+    images: MappedRows  # uint8 (N, C, H, W)
+    labels: MappedRows  # int64 (N,)
+    levels: int  # value of a full pixel
+    value_range: ValueRange  # what 0 and ``levels`` become
+    padding: int = 0  # pixels of value 0 on each side
+    flip_seed: int | None = None  # mirror every second image, chosen anew in each epoch and put at the end of its batch
 
     def __len__(self) -> int:
         return len(self.images)

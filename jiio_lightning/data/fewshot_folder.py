@@ -10,11 +10,11 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from jiio_lightning.data.batches import EpisodeBatch
 from jiio_lightning.data.dataset import ValueRange, normalise
+from jiio_lightning.data.episodes import EpisodeBatch
 from jiio_lightning.data.errors import DataError
+from jiio_lightning.data.originals import reading
 from jiio_lightning.data.pictures import decode
-from jiio_lightning.data.sources import reading
 
 UNKNOWN = -1
 """Label of a query image."""
@@ -74,23 +74,21 @@ class FewShotFolder(LightningDataModule):
         """Read all images."""
         if stage != "predict" or self.trainer is None:
             raise DataError("a FewShotFolder has no labels of its queries to train or test with: it is for `jiio predict`.")
-        shape, ways = _wanted(self.trainer.lightning_module)
+        side, ways = _wanted(self.trainer.lightning_module)
         classes = _classes(_folder(self.support, "support"))
-        self.classes = tuple(classes)
         if ways is not None and len(classes) != ways:
             raise DataError(
                 f"{self.support} has {len(classes)} classes, the net tells {ways} apart: give it {ways} folders, or use a net"
                 f" trained with --data.ways {len(classes)} --model.net.num_classes {len(classes)}."
             )
-        query = _folder(self.query, "query")
-        asked = _images(query)
-        self.files = tuple(path.name for path in asked)
-        shots = len(next(iter(classes.values())))
+        query = _images(_folder(self.query, "query"))
+        self.classes, self.files = tuple(classes), tuple(path.name for path in query)
+        support = [path for images in classes.values() for path in images]
         self.episode = EpisodeBatch(
-            support=self._read([path for images in classes.values() for path in images], shape),
-            support_label=torch.arange(len(classes)).repeat_interleave(shots)[None],
-            query=self._read(asked, shape),
-            query_label=torch.full((1, len(asked)), UNKNOWN),
+            support=self._read(support, side),
+            support_label=torch.arange(len(classes)).repeat_interleave(len(support) // len(classes))[None],
+            query=self._read(query, side),
+            query_label=torch.full((1, len(query)), UNKNOWN),
             index=torch.zeros(1, dtype=torch.int64),
         )
 
@@ -100,8 +98,11 @@ class FewShotFolder(LightningDataModule):
 
     def _read(self, paths: list[Path], side: int) -> Tensor:
         """Images as one task's ``(1, E, 1, side, side)``."""
-        pixels = np.stack([decode((str(path), _bytes(path)), Sheet(side, self.invert)) for path in paths])
-        return normalise(torch.from_numpy(pixels), 255, self.value_range)[None]
+        pixels = []
+        for path in paths:
+            with reading(path):
+                pixels.append(decode(str(path), path.read_bytes(), Sheet(side, self.invert)))
+        return normalise(torch.from_numpy(np.stack(pixels)), 255, self.value_range)[None]
 
 
 def _wanted(module: object) -> tuple[int, int | None]:
@@ -122,21 +123,17 @@ def _folder(name: str | None, option: str) -> Path:
     return path
 
 
-def _visible(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-
-
 def _classes(support: Path) -> dict[str, list[Path]]:
     """The images of each class, by its name."""
-    stray = [path for path in _visible(support) if not path.is_dir()]
+    paths = _visible(support)
+    stray = [path for path in paths if not path.is_dir()]
     if stray:
         raise DataError(f"{stray[0]} lies in no class: {support} is to hold one folder for each class and nothing else.")
-    classes = {path.name: _images(path) for path in _visible(support)}
-    if not classes:
+    if not paths:
         raise DataError(f"{support} is empty: it is to hold one folder for each class, with images to learn it from.")
-    counts = {name: len(images) for name, images in classes.items()}
-    if len(set(counts.values())) > 1:
-        listed = ", ".join(f"{name} {count}" for name, count in counts.items())
+    classes = {path.name: _images(path) for path in paths}
+    if len({len(images) for images in classes.values()}) > 1:
+        listed = ", ".join(f"{name} {len(images)}" for name, images in classes.items())
         raise DataError(f"{support} has another number of images in some classes than in others ({listed}): make them equal.")
     return classes
 
@@ -151,6 +148,5 @@ def _images(folder: Path) -> list[Path]:
     return paths
 
 
-def _bytes(path: Path) -> bytes:
-    with reading(path):
-        return path.read_bytes()
+def _visible(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))

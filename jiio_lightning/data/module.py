@@ -6,20 +6,19 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import torch
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DistributedSampler
+from torch.utils.data import Dataset, DistributedSampler
 
 from jiio_lightning.data.dataset import ImageDataset, ValueRange
-from jiio_lightning.data.episodes import EpisodeDataset
 from jiio_lightning.data.errors import DataError
-from jiio_lightning.data.loader import BatchLoader, batches_done
-from jiio_lightning.data.prepared import MappedRows, Prepared
+from jiio_lightning.data.prepared import MappedRows, Prepared, prepare
 from jiio_lightning.data.recipe import Recipe, Shape
-from jiio_lightning.data.sampler import Draw, EvalBatches, TrainBatches
-from jiio_lightning.data.writer import prepare
+from jiio_lightning.data.sampler import BatchLoader, Draw, EvalBatches, TrainBatches, batches_done
 
 
 def data_root(root: str | None) -> Path:
@@ -28,7 +27,7 @@ def data_root(root: str | None) -> Path:
 
 
 @dataclass(kw_only=True, eq=False)
-class PreparedDataModule(LightningDataModule):
+class PreparedDataModule(Recipe, LightningDataModule):
     """Batches of a prepared set. The fields are the options of every set.
 
     Args:
@@ -38,48 +37,39 @@ class PreparedDataModule(LightningDataModule):
         eval_batch_size: samples in any other batch; by default ``batch_size``.
         num_workers: processes that gather batches; 0 is fastest for small images.
         seed: of the order, the flips and the episodes, each a pure function of (seed, epoch, index).
-        on_device: keep the set as one tensor on the training device and gather batches there, without workers.
+        on_device: hold the set as one tensor on the training device and gather batches there, without workers.
         value_range: what black and white become, ``[-1, 1]`` or ``[0, 1]``.
     """
 
     root: str | None = None
     source: str | None = None
-    batch_size: int = 64
-    eval_batch_size: int | None = None
-    num_workers: int = 0
-    seed: int = 0
+    batch_size: PositiveInt = 64
+    eval_batch_size: PositiveInt | None = None
+    num_workers: NonNegativeInt = 0
+    seed: NonNegativeInt = 0
     on_device: bool = False
     value_range: ValueRange = (-1.0, 1.0)
 
     def __post_init__(self) -> None:
         super().__init__()
-        if self.batch_size < 1 or (self.eval_batch_size is not None and self.eval_batch_size < 1):
-            raise DataError("batch_size and eval_batch_size count samples: they are at least 1.")
-        if self.seed < 0:
-            raise DataError(f"seed is {self.seed}; it is to be 0 or more.")
         if self.on_device and self.num_workers:
             raise DataError("on_device gathers batches on the device, without workers: set num_workers to 0.")
         if not self.value_range[0] < self.value_range[1]:
             raise DataError(f"value_range is {self.value_range}: the first value is to be below the second.")
 
-    @property
     @abstractmethod
-    def recipe(self) -> Recipe:
-        """How the set is prepared; says its name and the shape of its images."""
-
-    @abstractmethod
-    def dataset(self, split: str) -> ImageDataset | EpisodeDataset:
-        """Batches of ``train``, ``val`` or ``test``."""
+    def dataset(self, split: str) -> Dataset[Any]:
+        """Batches of ``train``, ``val`` or ``test``, each gathered from a ``Draw``."""
 
     @property
     def image_shape(self) -> Shape:
         """Channels, height and width of an image of a batch."""
-        return self.recipe.shape
+        return self.shape
 
     def prepare_data(self) -> None:
         """Prepare the set on the fly, where that needs nothing or a source is given."""
-        if self.source is not None or not self.recipe.needs_source:
-            prepare(self.recipe, Path(self.source).expanduser() if self.source else None, data_root(self.root))
+        if self.source is not None or not self.where:
+            prepare(self, Path(self.source).expanduser() if self.source else None, data_root(self.root))
 
     def setup(self, stage: str | None = None) -> None:
         """Open the set before any work begins."""
@@ -89,7 +79,7 @@ class PreparedDataModule(LightningDataModule):
 
     @cached_property
     def prepared(self) -> Prepared:
-        return Prepared.open(data_root(self.root), self.recipe)
+        return Prepared.open(data_root(self.root), self)
 
     def resident(self, rows: MappedRows) -> MappedRows:
         """The rows where they are to live: on the device, or mapped from disk."""
@@ -125,7 +115,7 @@ class PreparedDataModule(LightningDataModule):
         dataset = self.dataset(split)
         return self._loader(dataset, EvalBatches(dataset, self.eval_batch_size or self.batch_size, *self._place))
 
-    def _loader(self, dataset: ImageDataset | EpisodeDataset, sampler: DistributedSampler[Draw]) -> BatchLoader:
+    def _loader(self, dataset: Dataset[Any], sampler: DistributedSampler[Draw]) -> BatchLoader:
         return BatchLoader(
             dataset,
             batch_size=None,  # a draw is a whole batch already
@@ -138,7 +128,24 @@ class PreparedDataModule(LightningDataModule):
 
 @dataclass(kw_only=True, eq=False)
 class ImageDataModule(PreparedDataModule):
-    """Batches of images.
+    """Batches of images. A new set is a subclass that says its title and shape, and reads its originals.
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from jiio_lightning.data.recipe import Contents
+    >>> class Greys(ImageDataModule):
+    ...     title, shape = "greys", (1, 2, 2)
+    ...
+    ...     def read(self, originals):
+    ...         images = np.arange(250, dtype=np.uint8).repeat(4).reshape(250, 1, 2, 2)
+    ...         splits = {"train": 200, "val": 20, "test": 30}
+    ...         return Contents(splits, np.arange(250) // 125, [images], origin=lambda: {"form": "arithmetic"})
+    >>> data = Greys(root=tempfile.mkdtemp(), batch_size=50, value_range=(0, 255))
+    >>> data.prepare_data()
+    >>> [tuple(batch.image.shape) for batch in data.train_dataloader()]
+    [(50, 1, 2, 2), (50, 1, 2, 2), (50, 1, 2, 2), (50, 1, 2, 2)]
+    >>> data.split_images("val", 2).flatten().tolist()
+    [200.0, 200.0, 200.0, 200.0, 201.0, 201.0, 201.0, 201.0]
 
     Args:
         flip: mirror every second training image, chosen anew in each epoch.
@@ -148,33 +155,33 @@ class ImageDataModule(PreparedDataModule):
     """
 
     flip: bool = False
-    train_limit: int | None = None
-    val_limit: int | None = None
-    test_limit: int | None = None
+    train_limit: PositiveInt | None = None
+    val_limit: PositiveInt | None = None
+    test_limit: PositiveInt | None = None
 
     padding = 0  # of the prepared images, on each side
 
     @property
     def image_shape(self) -> Shape:
-        channels, height, width = self.recipe.shape
+        channels, height, width = self.shape
         return channels, height + 2 * self.padding, width + 2 * self.padding
 
     def dataset(self, split: str) -> ImageDataset:
         return ImageDataset(
-            self.rows("images", split),
-            self.rows("labels", split),
+            self._rows("images", split),
+            self._rows("labels", split),
             self.prepared.manifest.levels,
             self.value_range,
             self.padding,
             flip_seed=self.seed if self.flip and split == "train" else None,
         )
 
-    def rows(self, array: str, split: str) -> MappedRows:
+    def _rows(self, array: str, split: str) -> MappedRows:
         """``images`` or ``labels`` of a split, within its limit."""
         rows = self.prepared.rows(array, split)
         limit = {"train": self.train_limit, "val": self.val_limit, "test": self.test_limit}[split]
-        if limit is not None and not 0 < limit <= len(rows):
-            raise DataError(f"{self.recipe.name}: {split}_limit is {limit}, the split has {len(rows)} samples.")
+        if limit is not None and limit > len(rows):
+            raise DataError(f"{self.name}: {split}_limit is {limit}, the split has {len(rows)} samples.")
         return self.resident(rows[:limit])
 
     def split_images(self, split: str, limit: int | None = None) -> Tensor:

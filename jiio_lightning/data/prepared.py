@@ -1,34 +1,39 @@
-"""A prepared set: memory-mapped arrays beside a manifest that says what they are and where they came from."""
+"""A prepared set: memory-mapped arrays beside a manifest, written whole or not at all, by one process at a time."""
 
+import errno
 import hashlib
 import json
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from importlib.metadata import version
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from jiio_lightning.data.errors import DataError
-from jiio_lightning.data.recipe import Recipe, Shape
+from jiio_lightning.data.originals import Originals, sha256
+from jiio_lightning.data.recipe import Contents, Recipe, Shape
 
+log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+LIBRARIES = ("numpy", "pillow", "torchvision")
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a prepared set is. Written last: a folder without one is not a prepared set.
-
-    The file also holds the checksum of its own contents.
-    """
+    """What a prepared set is, and the checksum of that. Written last: a folder without one is not a prepared set."""
 
     name: str
     recipe: dict[str, Any]  # set, version and options: what was done
@@ -55,10 +60,6 @@ class Manifest:
                 f"{folder} is not a prepared set: {MANIFEST} cannot be used ({error!r}). Remove the folder and prepare it again."
             ) from error
         return manifest
-
-    def save(self, folder: Path) -> None:
-        fields = {**asdict(self), "checksum": self.checksum}
-        (folder / MANIFEST).write_text(json.dumps(fields, indent=1) + "\n")
 
     @property
     def checksum(self) -> str:
@@ -96,7 +97,7 @@ class MappedRows:
         return torch.from_numpy(rows)
 
     def to(self, device: torch.device) -> "MappedRows":
-        """Keep the rows on a device from now on."""
+        """Hold the rows on a device from now on."""
         self.tensor = self.tensor.to(device)
         return self
 
@@ -128,9 +129,10 @@ class Prepared:
     def arrays(self) -> tuple[Path, ...]:
         return tuple(self.folder / name for name in self.manifest.checksums)
 
-    def rows(self, array: str, split: str) -> MappedRows:
-        """The rows of a split of ``images`` or ``labels``."""
-        return MappedRows(self.folder / f"{array}.npy", *self.manifest.bounds(split))
+    def rows(self, array: str, split: str | None = None) -> MappedRows:
+        """The rows of a split, or of all splits, of ``images`` or ``labels``."""
+        bounds = (0, sum(self.manifest.splits.values())) if split is None else self.manifest.bounds(split)
+        return MappedRows(self.folder / f"{array}.npy", *bounds)
 
     def verify(self) -> None:
         """Compare every byte with the manifest's checksums; DataError names the files that differ."""
@@ -152,3 +154,123 @@ class Prepared:
                 np.load(path, mmap_mode="r", allow_pickle=False)
             except (OSError, ValueError, EOFError) as error:
                 raise DataError(f"{path} is damaged ({error}). Remove {self.folder} and prepare it again.") from error
+
+
+def prepare(recipe: Recipe, source: Path | None, root: Path, strict: bool = True) -> Prepared:
+    """Write the prepared set of ``recipe`` under ``root``, unless it is there already.
+
+    The arrays are written into a hidden folder, which is renamed when the manifest is in it: a set that has its name is whole. A
+    second process waits for the first and then finds its work done.
+
+    Args:
+        recipe: the set.
+        source: its originals; None: they are downloaded, or none are needed.
+        root: folder of the prepared sets.
+        strict: refuse anything but the original: other checksums, another number of images.
+
+    Raises:
+        DataError: when the source is missing, damaged or not what the recipe expects, or the disk is full.
+    """
+    folder = root / recipe.name
+    if not folder.exists():
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            with _locked(root / f".{recipe.name}.lock"), _partial_folder(root / f".{recipe.name}.partial") as partial:
+                if not folder.exists():
+                    _write(recipe, Originals(_source(recipe, source, root), partial, strict), partial / "set")
+                    os.rename(partial / "set", folder)
+                    _flush(root)
+        except OSError as error:
+            raise DataError(f"{recipe.name} was not prepared, nothing was kept: {error}") from error
+    return Prepared.open(root, recipe)
+
+
+def _locked(path: Path) -> AbstractContextManager[Any]:
+    """One process at a time; the others say that they wait."""
+    lock = FileLock(path)
+    try:
+        return lock.acquire(timeout=0)
+    except Timeout:
+        log.warning("another process is preparing this set: waiting for it (%s)", path)
+        return lock.acquire()
+
+
+@contextmanager
+def _partial_folder(folder: Path) -> Iterator[Path]:
+    """A folder that never outlives a failure; what a killed process left behind goes first."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _source(recipe: Recipe, source: Path | None, root: Path) -> Path:
+    if not recipe.where:
+        return root
+    if source is None:
+        try:
+            return recipe.download(root / ".downloads" / recipe.title)
+        except DataError:
+            raise
+        except Exception as error:  # every one of the libraries below torchvision has exceptions of its own
+            reason = " ".join(str(error).split())
+            raise DataError(
+                f"{recipe.title} could not be downloaded ({reason}). {recipe.where} Then: {recipe.command}"
+            ) from error
+    if not source.exists():
+        raise DataError(f"{source} does not exist: --source is to name the originals of {recipe.title}. {recipe.where}")
+    return source
+
+
+def _write(recipe: Recipe, originals: Originals, folder: Path) -> None:
+    contents = recipe.read(originals)
+    needed, free = len(contents.labels) * (prod(recipe.shape) + 8), shutil.disk_usage(folder.parent).free
+    if needed > free:
+        raise OSError(errno.ENOSPC, f"it needs {needed / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free; choose another --root")
+    folder.mkdir()
+    _write_images(folder / "images.npy", contents, recipe)
+    np.save(folder / "labels.npy", contents.labels.astype(np.int64), allow_pickle=False)
+    manifest = Manifest(
+        name=recipe.name,
+        recipe=recipe.identity(),
+        strict=originals.strict,
+        source=contents.origin(),
+        shape=recipe.shape,
+        levels=contents.levels,
+        splits=contents.splits,
+        checksums={name: sha256(folder / name) for name in ("images.npy", "labels.npy")},
+        notes=contents.notes,
+        versions={"python": sys.version.split()[0], **{name: version(name) for name in LIBRARIES}},
+    )
+    (folder / MANIFEST).write_text(json.dumps({**asdict(manifest), "checksum": manifest.checksum}, indent=1) + "\n")
+    for path in (*folder.iterdir(), folder):
+        _flush(path)
+
+
+def _write_images(path: Path, contents: Contents, recipe: Recipe) -> None:
+    """Put the images into one array file.
+
+    Plain writes rather than a memory map: on a full disk they raise, where a mapped page kills the process.
+    """
+    count = len(contents.labels)
+    with path.open("wb") as file, tqdm(total=count, desc=recipe.name, unit=" images", disable=None) as bar:
+        header = {"descr": "|u1", "fortran_order": False, "shape": (count, *recipe.shape)}
+        np.lib.format.write_array_header_1_0(file, header)
+        for images in contents.images:
+            chunk = np.ascontiguousarray(images, dtype=np.uint8).reshape(-1, *recipe.shape)
+            file.write(chunk.data)
+            bar.update(len(chunk))
+            count -= len(chunk)
+    if count:
+        raise DataError(f"{recipe.name}: {abs(count)} images {'are missing' if count > 0 else 'are too many'}.")
+
+
+def _flush(path: Path) -> None:
+    """Have the disk hold what was written before the rename says that it does."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

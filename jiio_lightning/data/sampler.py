@@ -1,13 +1,15 @@
-"""Which samples a batch holds: a pure function of (seed, epoch), shared out among the processes."""
+"""Which samples a batch holds: a pure function of (seed, epoch), shared out among the processes. And the loader of batches."""
 
 from collections.abc import Callable, Iterator, Sized
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from torch.utils.data import DistributedSampler
+import torch
+from pytorch_lightning import Trainer
+from torch.utils.data import DataLoader, DistributedSampler
 
 from jiio_lightning.data.errors import DataError
-from jiio_lightning.data.randomness import epoch_order
+from jiio_lightning.randomness import epoch_order
 
 
 class Draw(NamedTuple):
@@ -20,13 +22,11 @@ class Draw(NamedTuple):
 class TrainBatches(DistributedSampler[Draw]):
     """Shuffled batches as one endless stream, in which a run is where its number of batches done says.
 
-    With n batches in an epoch, batch number b is batch ``b % n`` of epoch ``b // n``: nothing else needs to be known
-    to go on after an interruption, wherever it was. Every process gets the same number of batches, so that none
-    waits for another: batch b of R processes is rows ``b B R .. (b + 1) B R`` of the epoch's order, dealt out in
-    turn, and two processes with batches of B see what one process with batches of 2 B sees. The rest of an order,
-    less than one such block, is left out; it is another rest in the next epoch.
-
-    It is a ``DistributedSampler`` so that Lightning never replaces it by one of its own.
+    With n batches in an epoch, batch number b is batch ``b % n`` of epoch ``b // n``: nothing else needs to be known to go on
+    after an interruption, wherever it was. Every process gets the same number of batches, so that none waits for another: batch b
+    of R processes is rows ``b B R .. (b + 1) B R`` of the epoch's order, dealt out in turn, and two processes with batches of B
+    see what one process with batches of 2 B sees. The rest of an order, less than one such block, is left out; it is another rest
+    in the next epoch. It is a ``DistributedSampler`` so that Lightning never replaces it by one of its own.
 
     Args:
         dataset: of which the length is needed.
@@ -81,3 +81,31 @@ class EvalBatches(DistributedSampler[Draw]):
     def __iter__(self) -> Iterator[Draw]:
         for start in range(0, len(self.rows), self.batch_size):
             yield Draw(0, self.rows[start : start + self.batch_size].copy())
+
+
+class BatchLoader(DataLoader[Any]):
+    """A DataLoader whose order follows from the trainer's progress: there is nothing for a checkpoint to hold.
+
+    The two empty methods tell Lightning that it can be resumed within an epoch.
+    """
+
+    def __iter__(self) -> Any:
+        # glibc returns large blocks to the system until it has seen a larger one freed, and takes up to 32 MiB for a lesson:
+        # paging in the memory of every batch anew took a third of the loader's time
+        torch.empty(31 << 20, dtype=torch.uint8)
+        return super().__iter__()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        pass
+
+
+def batches_done(trainer: Trainer) -> int:
+    """How many training batches a run has done, those before an interruption included.
+
+    Unlike the number of epochs, and of batches within one, it means the same whenever the checkpoint was written: in an epoch,
+    after its validation, at its end, or by an exception in a step (which ``ready`` counts already).
+    """
+    return trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]

@@ -13,7 +13,7 @@ from jiio_lightning.core.problem import InnerProblem
 from jiio_lightning.core.state import Augmented
 from jiio_lightning.metrics.psnr import psnr
 from jiio_lightning.models.interface import Generator
-from jiio_lightning.randomness import Stream, sample_generators
+from jiio_lightning.randomness import SampleStream, sample_generators
 from jiio_lightning.tasks.generation import check_images, reconstruction_metrics
 from jiio_lightning.tasks.latent_optimisation import LatentOptimisation
 
@@ -138,7 +138,7 @@ class Inverse(LatentOptimisation):
 
 def measure(operator: Operator, batch: Indexed, seed: int) -> Measurement:
     """What an operator sees of a batch of images; of each sample a function of (seed, index), for every task that measures."""
-    return operator(batch.image, sample_generators(seed, 0, batch.index, Stream.MEASUREMENT))
+    return operator(batch.image, sample_generators(seed, 0, batch.index, SampleStream.MEASUREMENT))
 
 
 def recovery_metrics(measurement: Measurement, image: Tensor, target: Tensor) -> dict[str, Tensor]:

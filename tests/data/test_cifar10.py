@@ -5,11 +5,8 @@ import pytest
 import torch
 
 from jiio_lightning.data import CIFAR10, DataError
-from jiio_lightning.data.cifar10 import CIFAR10Recipe
-from jiio_lightning.data.randomness import fixed_permutation
-from jiio_lightning.data.writer import prepare
-
-LOOSE = CIFAR10Recipe(strict=False)
+from jiio_lightning.data.prepared import prepare
+from jiio_lightning.randomness import fixed_permutation
 
 
 def stored(root) -> tuple[torch.Tensor, list[int]]:
@@ -23,7 +20,7 @@ def stored(root) -> tuple[torch.Tensor, list[int]]:
 @pytest.mark.parametrize("form", ["folder", "cifar-10-binary.tar.gz"])
 def test_binary_records(mini, tmp_path, form):
     files = mini.cifar_binary(count=4)
-    prepared = prepare(LOOSE, mini.write(tmp_path / "source" / form, files), tmp_path)
+    prepared = prepare(CIFAR10(), mini.write(tmp_path / "source" / form, files), tmp_path, strict=False)
     assert prepared.manifest.splits == {"train": 18, "val": 2, "test": 4} and prepared.manifest.source["form"] == "binary"
     records = np.concatenate([mini.cifar_records(4, seed) for seed in range(6)])
     order = [*fixed_permutation(20), *range(20, 24)]
@@ -35,7 +32,7 @@ def test_binary_records(mini, tmp_path, form):
 @pytest.mark.parametrize("form", ["folder", "x.tar.xz", "x.zip"])
 def test_image_folders(mini, tmp_path, form):
     files = mini.cifar_pictures(train=3, test=1)
-    prepared = prepare(LOOSE, mini.write(tmp_path / "source" / form, files), tmp_path)
+    prepared = prepare(CIFAR10(), mini.write(tmp_path / "source" / form, files), tmp_path, strict=False)
     assert prepared.manifest.splits == {"train": 27, "val": 3, "test": 10}
     train = sorted(name for name in files if name.startswith("train"))
     order = [train[i] for i in fixed_permutation(30)] + sorted(name for name in files if name.startswith("test"))
@@ -47,12 +44,12 @@ def test_image_folders(mini, tmp_path, form):
 def test_jpegs_below_another_folder(mini, tmp_path):
     files = {f"cifar/./{name}": blob for name, blob in mini.cifar_pictures(1, 1, "JPEG").items()}
     files["cifar/readme.txt"] = b"no image"
-    assert prepare(LOOSE, mini.write(tmp_path / "x.tar", files), tmp_path).manifest.splits["test"] == 10
+    assert prepare(CIFAR10(), mini.write(tmp_path / "x.tar", files), tmp_path, strict=False).manifest.splits["test"] == 10
 
 
-def refused(mini, tmp_path, name, files, match, recipe=LOOSE):
+def refused(mini, tmp_path, name, files, match, strict=False):
     with pytest.raises(DataError, match=match):
-        prepare(recipe, mini.write(tmp_path / "source" / name, files), tmp_path / "root")
+        prepare(CIFAR10(), mini.write(tmp_path / "source" / name, files), tmp_path / "root", strict)
     assert [path.name for path in (tmp_path / "root").iterdir()] == [".cifar10.lock"]
 
 
@@ -62,12 +59,12 @@ def test_pickles_are_refused_unread(mini, tmp_path):
 
 
 def test_a_wrong_checksum(mini, tmp_path):
-    refused(mini, tmp_path, "cifar-10-binary.tar.gz", mini.cifar_binary(), "is not the original's c32a1d4a", CIFAR10Recipe())
-    refused(mini, tmp_path, "folder", mini.cifar_binary(), "name it instead", CIFAR10Recipe())
+    refused(mini, tmp_path, "cifar-10-binary.tar.gz", mini.cifar_binary(), "is not the original's c32a1d4a", strict=True)
+    refused(mini, tmp_path, "folder", mini.cifar_binary(), "name it instead", strict=True)
 
 
 def test_a_part_of_the_images(mini, tmp_path):
-    refused(mini, tmp_path, "x", mini.cifar_pictures(), r"30 \+ 10 images, CIFAR-10 has 50000 \+ 10000", CIFAR10Recipe())
+    refused(mini, tmp_path, "x", mini.cifar_pictures(), r"30 \+ 10 images, CIFAR-10 has 50000 \+ 10000", strict=True)
 
 
 def test_a_shortened_batch(mini, tmp_path):

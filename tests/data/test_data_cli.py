@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from jiio_lightning.data import ImageFolder
-from jiio_lightning.data.cli import RECIPES, main
+from jiio_lightning.commands.data import main
+from jiio_lightning.data import SETS, ImageFolder
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def test_prepare_verify_and_list(root, source, capsys):
     assert capsys.readouterr().out.endswith(f"{root}/digits: as it was prepared\n{root}/faces: as it was prepared\n")
     assert main(["list"]) == 0
     listed = capsys.readouterr().out
-    assert "faces                3x64x64: 30 train" in listed and all(f"  {title} " in listed for title in RECIPES)
+    assert "faces                3x64x64: 30 train" in listed and all(f"  {title} " in listed for title in SETS)
     assert len(ImageFolder(name="faces", train=30, val=4, shuffle=False).split_images("test")) == 6
 
 
@@ -57,7 +57,6 @@ def test_root_as_an_option(tmp_path, capsys):
         (["prepare", "ffhq"], "ffhq is not downloaded by this program"),
         (["prepare", "mnist", "--source", "/nowhere"], "/nowhere does not exist: --source is to name the originals of mnist"),
         (["verify", "cifar10"], "no set called cifar10 is prepared in"),
-        (["bench", "cifar10"], "no set called cifar10 is prepared in"),
         (["prepare", "images", "--name", "../x"], "name is '../x': it becomes a folder"),
     ],
 )
@@ -82,13 +81,3 @@ def test_options_are_those_of_the_recipe(capsys):
         main(["prepare", "celeba", "--help"])
     text = capsys.readouterr().out
     assert all(option in text for option in ("--crop", "--size", "--strict", "--source", "--root"))
-
-
-def test_bench_prints_a_table(root, source, capsys):
-    main(["prepare", "images", "--source", source])
-    main(["prepare", "digits"])
-    capsys.readouterr()
-    assert main(["bench", "digits", "--epochs", "1"]) == 0
-    assert main(["bench", "images", "--batch_size", "4", "--epochs", "1"]) == 0
-    lines = capsys.readouterr().out.splitlines()[7:]
-    assert lines[0].startswith("loader, prepared") and lines[-1].startswith("loader over the faster decoding: ")

@@ -8,8 +8,8 @@ import torch
 
 from jiio_lightning.data.dataset import ImageDataset, normalise
 from jiio_lightning.data.prepared import MappedRows
-from jiio_lightning.data.randomness import epoch_flips
 from jiio_lightning.data.sampler import Draw
+from jiio_lightning.randomness import epoch_flips
 
 COUNT = 40
 

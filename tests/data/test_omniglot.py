@@ -1,16 +1,19 @@
 """Omniglot: one split for both of its forms, and episodes that are pure functions of (seed, number)."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
+from jsonargparse import ArgumentParser
 
 from jiio_lightning.data import DataError, Omniglot, omniglot
 from jiio_lightning.data.episodes import quarter_turns
-from jiio_lightning.data.omniglot import OmniglotRecipe, drawing_hash, read_split
+from jiio_lightning.data.omniglot import drawing_hash, read_split
+from jiio_lightning.data.prepared import prepare
 from jiio_lightning.data.sampler import Draw
-from jiio_lightning.data.writer import prepare
 
-LOOSE = OmniglotRecipe(strict=False)
+loose = partial(prepare, Omniglot(), strict=False)
 BACKGROUND, EVALUATION = "images_background", "images_evaluation"
 TRAIN, TEST = 14, 6  # characters of the miniature
 
@@ -52,7 +55,7 @@ def write_zips(mini, folder, drawings, suffix=".zip"):
 
 @pytest.fixture
 def data(drawings, tmp_path) -> Omniglot:
-    prepare(LOOSE, write_arrays(tmp_path / "source", drawings), tmp_path / "root")
+    loose(write_arrays(tmp_path / "source", drawings), tmp_path / "root")
     return Omniglot(root=str(tmp_path / "root"), batch_size=4, train_episodes=12, val_episodes=3, test_episodes=10)
 
 
@@ -66,7 +69,7 @@ def test_arrays_and_zips_give_the_same_bytes(mini, drawings, tmp_path):
         write_zips(mini, tmp_path / "torchvision" / "omniglot-py", shuffled).parent,
         write_zips(mini, tmp_path / "folders", drawings, suffix=""),
     ]
-    manifests = [prepare(LOOSE, source, tmp_path / f"root{i}").manifest for i, source in enumerate(sources)]
+    manifests = [loose(source, tmp_path / f"root{i}").manifest for i, source in enumerate(sources)]
     assert len({manifest.checksums["images.npy"] for manifest in manifests}) == 1
     assert {manifest.splits["train"] for manifest in manifests} == {TRAIN * 20}
     assert len({tuple(manifest.notes["characters"]) for manifest in manifests}) == 1
@@ -183,17 +186,23 @@ def test_characters_held_out_for_validation(data):
             data.characters("train")
 
 
-@pytest.mark.parametrize(
-    "options", [{"ways": 0}, {"shots": 0}, {"queries": 0}, {"shots": 10, "queries": 11}, {"train_ways": 0}, {"train_queries": 20}]
-)
+@pytest.mark.parametrize("options", [{"shots": 10, "queries": 11}, {"train_queries": 20}])
 def test_impossible_episodes(options):
     with pytest.raises(DataError, match="an episode needs"):
         Omniglot(**options)
 
 
-def refused(source, root, match, recipe=LOOSE):
+@pytest.mark.parametrize("name", ["ways", "shots", "queries", "train_ways", "train_queries", "train_episodes"])
+def test_an_episode_has_something_of_each(name):
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Omniglot)
+    with pytest.raises(Exception, match=name):
+        parser.parse_args([f"--{name}", "0"])
+
+
+def refused(source, root, match, strict=False):
     with pytest.raises(DataError, match=match):
-        prepare(recipe, source, root)
+        prepare(Omniglot(), source, root, strict)
     assert {path.name for path in root.iterdir()} == {".omniglot-28.lock"}
 
 
@@ -210,7 +219,7 @@ def test_damaged_and_foreign_drawings(mini, drawings, tmp_path):
         write_arrays(tmp_path / "c", {**drawings, BACKGROUND: drawings[BACKGROUND][:-1]}),
         tmp_path / "root",
         "0 of the characters are not among Omniglot's 20, 1 are missing",
-        OmniglotRecipe(),
+        strict=True,
     )
 
 
@@ -224,9 +233,9 @@ def test_damaged_files(mini, drawings, tmp_path):
     np.savez(arrays / f"{EVALUATION}.npz", pictures=drawings[EVALUATION])
     refused(arrays, tmp_path / "root", "images_evaluation.npz has no readable array 'images'")
     (arrays / f"{EVALUATION}.npz").unlink()
-    refused(arrays, tmp_path / "root", "has no images_evaluation.npz or images_evaluation.zip")
+    refused(arrays, tmp_path / "root", f"{arrays} has no images_evaluation.npz or images_evaluation.zip")
     zips = write_zips(mini, tmp_path / "zips", drawings)
-    refused(zips, tmp_path / "root", "is not the original's 68d2efa1", OmniglotRecipe())
+    refused(zips, tmp_path / "root", "is not the original's 68d2efa1", strict=True)
     files = mini.omniglot_pictures(EVALUATION, drawings[EVALUATION])
     name = next(iter(files))
     mini.write(zips / f"{EVALUATION}.zip", {**files, name: files[name][:60]})
@@ -249,7 +258,7 @@ def test_the_listed_split(listed_split):
 
 @pytest.mark.slow
 def test_the_real_characters_are_the_listed_ones(listed_split, shared_data, tmp_path):
-    prepared = prepare(OmniglotRecipe(), shared_data / "omniglot", tmp_path)
+    prepared = prepare(Omniglot(), shared_data / "omniglot", tmp_path)
     assert prepared.manifest.notes["characters"] == listed_split["train"] + listed_split["test"]
     assert prepared.manifest.splits == {"train": 24_000, "val": 0, "test": 8_460}
     batch = next(iter(Omniglot(root=str(tmp_path)).test_dataloader()))

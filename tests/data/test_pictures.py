@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from jiio_lightning.data import DataError
-from jiio_lightning.data.pictures import Frame, decode, labels_by_folder, picture_contents
-from jiio_lightning.data.sources import open_source
+from jiio_lightning.data.originals import Originals
+from jiio_lightning.data.pictures import Frame, decode, picture_contents
 
 
 def ramp(width: int, height: int) -> Image.Image:
@@ -45,44 +45,44 @@ def test_resizing_averages():
 
 def test_gray_and_palette_images_become_rgb():
     gray = Image.fromarray(np.full((8, 8), 7, np.uint8))
-    assert (decode(("gray.png", png(gray)), Frame(8)) == 7).all()
-    assert decode(("palette.png", png(ramp(8, 8).convert("P"))), Frame(8)).shape == (3, 8, 8)
-    assert decode(("gray.png", png(gray)), Frame(8, mode="L")).shape == (1, 8, 8)
+    assert (decode("gray.png", png(gray), Frame(8)) == 7).all()
+    assert decode("palette.png", png(ramp(8, 8).convert("P")), Frame(8)).shape == (3, 8, 8)
 
 
 def test_a_jpeg_cut_in_half_is_one_clear_error(mini):
     blob = mini.picture(0, 178, 218, "JPEG")
     with pytest.raises(DataError, match=r"faces/1\.jpg is not an image that can be used"):
-        decode(("faces/1.jpg", blob[: len(blob) // 2]), Frame(64))
+        decode("faces/1.jpg", blob[: len(blob) // 2], Frame(64))
 
 
 @pytest.mark.parametrize("blob", [b"", b"not an image", b"\x89PNG\r\n\x1a\n" + bytes(40)])
 def test_no_image_at_all(blob):
     with pytest.raises(DataError, match="not an image that can be used"):
-        decode(("x.png", blob), Frame(8))
+        decode("x.png", blob, Frame(8))
 
 
 @pytest.mark.parametrize("frame", [Frame(64), Frame(32, 148)])
 def test_too_small_is_not_enlarged(mini, frame):
     with pytest.raises(DataError, match="too few"):
-        decode(("x.png", mini.picture(0, 48, 60)), frame)
+        decode("x.png", mini.picture(0, 48, 60), frame)
 
 
 def test_each_file_lands_in_its_place(mini, tmp_path):
     """In whatever order the archive has them, over more than one chunk."""
     files = {f"{i:03}.png": mini.picture(i, 8, 8) for i in np.random.default_rng(0).permutation(150)}
-    contents = picture_contents(open_source(mini.write(tmp_path / "x.tar", files)), "x", {"train": sorted(files)}, Frame(8))
-    images = np.zeros((150, 3, 8, 8), np.uint8)
-    for positions, chunk in contents.images:
-        images[positions] = chunk
+    originals = Originals(mini.write(tmp_path / "x.tar", files), tmp_path)
+    images = np.concatenate(list(picture_contents(originals, "x", {"train": sorted(files)}, Frame(8)).images))
+    assert images.shape == (150, 3, 8, 8) and images.dtype == np.uint8
     assert all((images[i] == mini.pixels(files[f"{i:03}.png"])).all() for i in range(150))
 
 
-def test_labels_come_from_folders():
-    assert labels_by_folder(["x/b/1.png", "a/2.png", "y/b/3.png"], ["a", "b"]).tolist() == [1, 0, 1]
-    assert labels_by_folder(["x/b/1.png", "2.png"], []).tolist() == [0, 0]
+@pytest.mark.parametrize(("classes", "labels"), [(["a", "b"], [1, 0, 1]), ([], [0, 0, 0])])
+def test_labels_come_from_folders(tmp_path, classes, labels):
+    splits = {"train": ["x/b/1.png"], "val": [], "test": ["a/2.png", "y/b/3.png"]}
+    contents = picture_contents(Originals(tmp_path, tmp_path), "x", splits, Frame(8), classes)
+    assert contents.labels.tolist() == labels and contents.splits == {"train": 1, "val": 0, "test": 2}
 
 
 def test_no_images(tmp_path):
     with pytest.raises(DataError, match="no images"):
-        picture_contents(open_source(tmp_path), "x", {"train": []}, Frame(8))
+        picture_contents(Originals(tmp_path, tmp_path), "x", {"train": []}, Frame(8))

@@ -1,12 +1,251 @@
-"""Splits as ranges of mapped rows."""
+"""All of a set or nothing: interruptions, full disks and two processes at once. Splits as ranges of mapped rows."""
 
+import multiprocessing
+import os
 import pickle
+import resource
+import shutil
+import signal
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from jiio_lightning.data import DataError
-from jiio_lightning.data.prepared import Manifest, MappedRows
+from jiio_lightning.data.prepared import Manifest, MappedRows, Prepared, prepare
+from jiio_lightning.data.recipe import Contents, Recipe
+
+COUNT = 30
+
+
+def images() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (COUNT, 3, 4, 4), dtype=np.uint8)
+
+
+class Squares(Recipe):
+    """Thirty small images, one by one, with something happening at one of them."""
+
+    title, shape, version = "squares", (3, 4, 4), 3
+    where = "Name any folder."
+
+    event = staticmethod(lambda number: None)
+    count = COUNT
+
+    def read(self, originals):
+        with (originals.path / "reads.txt").open("a") as file:
+            file.write("read\n")
+        return Contents(
+            splits={"train": 20, "val": 4, "test": 6},
+            labels=np.arange(COUNT),
+            images=self._images(),
+            origin=lambda: {"form": "squares", "path": str(originals.path)},
+        )
+
+    def _images(self):
+        for number in range(self.count):
+            type(self).event(number)
+            yield images()[[number % COUNT]]
+
+
+@pytest.fixture
+def source(tmp_path) -> Path:
+    (tmp_path / "source").mkdir()
+    return tmp_path / "source"
+
+
+@pytest.fixture
+def at_image_12(monkeypatch):
+    """Have something happen while image 12 is written."""
+
+    def install(action):
+        monkeypatch.setattr(Squares, "event", staticmethod(lambda number: action() if number == 12 else None))
+
+    return install
+
+
+def reads(source: Path) -> int:
+    return len((source / "reads.txt").read_text().splitlines())
+
+
+def assert_nothing_is_left(root: Path) -> None:
+    assert {path.name for path in root.iterdir()} <= {".squares.lock"}
+
+
+def test_what_is_written_is_what_was_there(source, tmp_path):
+    prepared = prepare(Squares(), source, tmp_path / "root")
+    assert (np.load(prepared.folder / "images.npy") == images()).all()
+    assert (np.load(prepared.folder / "labels.npy") == np.arange(COUNT)).all()
+    manifest = prepared.manifest
+    assert manifest.recipe == {"set": "squares", "version": 3, "options": {}}
+    assert manifest.splits == {"train": 20, "val": 4, "test": 6} and manifest.shape == (3, 4, 4)
+    assert manifest.source["path"] == str(source) and manifest.strict
+    assert set(manifest.checksums) == {"images.npy", "labels.npy"}
+    prepared.verify()
+
+
+def test_a_second_call_does_nothing(source, tmp_path):
+    first = prepare(Squares(), source, tmp_path / "root")
+    times = [path.stat().st_mtime_ns for path in first.folder.iterdir()]
+    second = prepare(Squares(), source, tmp_path / "root")
+    assert second == first and reads(source) == 1
+    assert [path.stat().st_mtime_ns for path in first.folder.iterdir()] == times
+
+
+@pytest.mark.parametrize("error", [DataError("bad"), KeyboardInterrupt(), ValueError("bug"), OSError("disk")])
+def test_a_failure_leaves_nothing(source, tmp_path, at_image_12, error):
+    def fail():
+        raise error
+
+    at_image_12(fail)
+    with pytest.raises(DataError if isinstance(error, OSError) else type(error)):
+        prepare(Squares(), source, tmp_path / "root")
+    assert_nothing_is_left(tmp_path / "root")
+    with pytest.raises(DataError, match="is not prepared"):
+        Prepared.open(tmp_path / "root", Squares())
+
+
+def test_a_killed_preparation_is_not_taken_for_a_finished_one(source, tmp_path, at_image_12, monkeypatch):
+    root = tmp_path / "root"
+    at_image_12(lambda: os.kill(os.getpid(), signal.SIGKILL))
+    process = multiprocessing.get_context("fork").Process(target=prepare, args=(Squares(), source, root))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert (root / ".squares.partial").exists()
+    with pytest.raises(DataError, match="is not prepared"):
+        Prepared.open(root, Squares())
+    monkeypatch.undo()
+    prepare(Squares(), source, root).verify()
+    assert not (root / ".squares.partial").exists()
+
+
+def test_two_processes_at_once_do_the_work_once(source, tmp_path, at_image_12):
+    at_image_12(lambda: time.sleep(0.5))
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=prepare, args=(Squares(), source, tmp_path / "root")) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert reads(source) == 1
+    Prepared.open(tmp_path / "root", Squares()).verify()
+
+
+def test_a_disk_that_is_too_small_is_refused_before_the_work(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(100, 99, 1))
+    with pytest.raises(DataError, match=r"squares was not prepared.*choose another --root"):
+        prepare(Squares(), source, tmp_path / "root")
+    assert_nothing_is_left(tmp_path / "root")
+
+
+def test_a_disk_that_fills_up_while_writing(source, tmp_path):
+    """The limit on a file's size makes the kernel refuse a write in the middle, as a full disk does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (700, hard))
+    try:
+        with pytest.raises(DataError, match="squares was not prepared, nothing was kept"):
+            prepare(Squares(), source, tmp_path / "root")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert_nothing_is_left(tmp_path / "root")
+
+
+@pytest.mark.parametrize(("count", "match"), [(COUNT - 1, "1 images are missing"), (COUNT + 2, "2 images are too many")])
+def test_another_number_of_images_than_announced(source, tmp_path, monkeypatch, count, match):
+    monkeypatch.setattr(Squares, "count", count)
+    with pytest.raises(DataError, match=match):
+        prepare(Squares(), source, tmp_path / "root")
+    assert_nothing_is_left(tmp_path / "root")
+
+
+def test_a_disk_that_fills_up_while_an_archive_is_unpacked(mini, source, tmp_path, monkeypatch):
+    monkeypatch.setattr(Squares, "_images", lambda self: pytest.fail("it was read"))
+    monkeypatch.setattr(Squares, "read", lambda self, originals: originals.names)
+    archive = mini.write(source / "x.tar", {"a.txt": bytes(3000)})
+    monkeypatch.setattr("tarfile.copyfileobj", full_disk)
+    with pytest.raises(DataError, match="squares was not prepared, nothing was kept.*No space left"):
+        prepare(Squares(), archive, tmp_path / "root")
+    assert_nothing_is_left(tmp_path / "root")
+
+
+def full_disk(*args, **options):
+    raise OSError(28, os.strerror(28))
+
+
+def test_a_missing_source_says_what_to_name(tmp_path):
+    with pytest.raises(DataError, match="does not exist.*Name any folder"):
+        prepare(Squares(), tmp_path / "missing", tmp_path / "root")
+    with pytest.raises(DataError, match="not downloaded by this program.*jiio data prepare squares --source PATH"):
+        prepare(Squares(), None, tmp_path / "root")
+
+
+def test_a_flipped_byte_is_found(source, tmp_path):
+    prepared = prepare(Squares(), source, tmp_path / "root")
+    for path in prepared.arrays:
+        whole = path.read_bytes()
+        for position in (len(whole) - 1, len(whole) // 2):
+            path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
+            with pytest.raises(DataError, match=f"damaged: {path}"):
+                prepared.verify()
+        path.write_bytes(whole)
+    prepared.verify()
+
+
+def test_a_flipped_byte_of_the_manifest_is_found(source, tmp_path):
+    path = prepare(Squares(), source, tmp_path / "root").folder / "manifest.json"
+    path.write_text(path.read_text().replace('"train": 20', '"train": 21'))
+    with pytest.raises(DataError, match="its checksum is wrong"):
+        Prepared.open(tmp_path / "root", Squares())
+
+
+def hold(path: Path, held) -> None:
+    with FileLock(path):
+        held.set()
+        time.sleep(0.3)
+
+
+def test_a_process_that_waits_says_so(source, tmp_path, caplog):
+    (tmp_path / "root").mkdir()
+    context = multiprocessing.get_context("fork")
+    held = context.Event()
+    process = context.Process(target=hold, args=(tmp_path / "root" / ".squares.lock", held))
+    process.start()
+    held.wait()
+    prepare(Squares(), source, tmp_path / "root").verify()
+    process.join()
+    assert "another process is preparing this set" in caplog.text
+
+
+def test_a_set_of_another_version_is_refused(source, tmp_path, monkeypatch):
+    prepare(Squares(), source, tmp_path / "root")
+    monkeypatch.setattr(Squares, "version", 4)
+    with pytest.raises(DataError, match=r"was prepared by .*'version': 3.*asks for .*'version': 4"):
+        prepare(Squares(), source, tmp_path / "root")
+
+
+def test_a_shortened_array_is_found_when_it_is_opened(source, tmp_path):
+    path = prepare(Squares(), source, tmp_path / "root").folder / "images.npy"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(DataError, match="is damaged"):
+        Prepared.open(tmp_path / "root", Squares())
+
+
+def test_a_pickle_in_an_array_file_is_never_loaded(source, tmp_path):
+    path = prepare(Squares(), source, tmp_path / "root").folder / "labels.npy"
+    np.save(path, np.array([{"evil": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(DataError, match="is damaged"):
+        Prepared.open(tmp_path / "root", Squares())
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"shape": [1, 2, 3], "surprise": 1}'])
+def test_a_damaged_manifest(source, tmp_path, text):
+    folder = prepare(Squares(), source, tmp_path / "root").folder
+    (folder / "manifest.json").write_text(text)
+    with pytest.raises(DataError, match="is not a prepared set"):
+        Manifest.load(folder)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The real data: full passes, and the loader against decoding. ``JIIO_SHARED_DATA=... pytest -m slow``."""
+"""The real data: full passes. ``JIIO_SHARED_DATA=... pytest -m slow``."""
 
 import tarfile
 import time
@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from jiio_lightning.data import CIFAR10, MNIST, ImageFolder, Omniglot
-from jiio_lightning.data.bench import compare
 from jiio_lightning.data.module import PreparedDataModule
 
 pytestmark = pytest.mark.slow
@@ -59,9 +58,3 @@ def test_faces_from_their_tar_and_from_its_folder(shared_data, tmp_path):
     other = faces(tmp_path / "b", tmp_path / "expanded")
     other.prepare_data()
     assert data.prepared.manifest.checksums == other.prepared.manifest.checksums
-
-
-def test_loading_faces_is_ten_times_faster_than_decoding(shared_data, tmp_path):
-    data = faces(tmp_path, shared_data / "faces64" / "faces64.tar.xz")
-    data.prepare_data()
-    assert compare(data.prepared, batch_size=48).gain >= 10

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from jiio_lightning.data import DataError
-from jiio_lightning.data.randomness import epoch_flips, epoch_order, fixed_permutation
 from jiio_lightning.data.sampler import EvalBatches, TrainBatches
+from jiio_lightning.randomness import epoch_flips, epoch_order, fixed_permutation
 
 DATASET = range(103)
 

@@ -15,7 +15,7 @@ from jiio_lightning.callbacks import AugmentedDEQSolver, JacobianRegularization
 from jiio_lightning.core import Augmented, FixedInput, FullKKT, InnerProblem, Joint
 from jiio_lightning.core.solvers import FixedPoint, Picard
 from jiio_lightning.core.steps import Plain
-from jiio_lightning.data.batches import EpisodeBatch
+from jiio_lightning.data import EpisodeBatch
 from jiio_lightning.models import ConditionalClassifier, FiLMClassifier
 from jiio_lightning.tasks import MetaLearning
 from jiio_lightning.tasks.base import Followed

@@ -8,7 +8,7 @@ from torch.distributions import MultivariateNormal, kl_divergence
 
 from experiments.baselines import Code, ConvDecoder, Deterministic, Unregularised, Variational
 from experiments.baselines import latents as module
-from jiio_lightning.randomness import Stream, sample_generators
+from jiio_lightning.randomness import SampleStream, sample_generators
 
 
 def code(n: int = 3) -> Code:
@@ -39,7 +39,7 @@ def test_the_cost_is_the_negative_elbo():
 
 def test_a_variational_latent_has_the_posterior_as_its_distribution():
     given = code(1)
-    generators = sample_generators(0, 0, torch.arange(4000), Stream.LATENT)
+    generators = sample_generators(0, 0, torch.arange(4000), SampleStream.LATENT)
     many = Code(given.mean.expand(4000, 4), given.log_variance.expand(4000, 4))
     x = Variational().latent(many, generators)
     spread = (0.5 * given.log_variance[0]).exp()
@@ -52,7 +52,7 @@ def test_noise_is_a_function_of_seed_step_and_sample():
 
     def draw(step: int, index: list[int], rows: list[int]) -> torch.Tensor:
         part = Code(given.mean[rows], given.log_variance[rows])
-        return Variational().latent(part, sample_generators(0, step, torch.tensor(index), Stream.LATENT))
+        return Variational().latent(part, sample_generators(0, step, torch.tensor(index), SampleStream.LATENT))
 
     whole = draw(5, [10, 11, 12], [0, 1, 2])
     assert draw(5, [12, 10], [2, 0]).equal(whole[[2, 0]]), "wherever in the batch"

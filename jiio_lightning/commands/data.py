@@ -1,0 +1,110 @@
+"""``jiio data``: prepare, verify and list data sets."""
+
+import sys
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+
+from jiio_lightning.data import SETS, DataError
+from jiio_lightning.data.module import data_root
+from jiio_lightning.data.prepared import MANIFEST, Manifest, Prepared, prepare
+
+STRICT = """refuse anything but the original: other checksums, another number of images. With false a part of the set, or one
+of your own in the same layout, can be prepared too; the manifest says so."""
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run ``jiio data ARGS``; returns the exit status."""
+    config = build_parser().parse_args(args)
+    commands = {"prepare": run_prepare, "verify": run_verify, "list": run_list}
+    try:
+        return commands[config.command](config[config.command])
+    except DataError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted: nothing half-written is left", file=sys.stderr)
+        return 130
+
+
+def build_parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="jiio data", description="Prepare, verify and list data sets.")
+    commands = parser.add_subcommands(dest="command")
+    prepare = ArgumentParser(description="Write the memory-mapped arrays of a data set, once.")
+    commands.add_subcommand("prepare", prepare, help="write the memory-mapped arrays of a data set")
+    _add_sets(prepare)
+    verify = ArgumentParser(description="Compare every byte of prepared sets with their manifests.")
+    verify.add_argument("name", nargs="?", type=str | None, default=None, help="one set, as 'list' names it; default: all")
+    commands.add_subcommand("verify", verify, help="compare prepared sets with their checksums")
+    list_ = ArgumentParser(description="Show which sets are prepared and which could be.")
+    commands.add_subcommand("list", list_, help="show which sets there are and which are prepared")
+    for one in (verify, list_):
+        _add_root(one)
+    return parser
+
+
+def _add_sets(parser: ArgumentParser) -> None:
+    """One subcommand for each set, with the options that change what is written."""
+    sets = parser.add_subcommands(dest="set", metavar="NAME")
+    for title, data in SETS.items():
+        one = ArgumentParser(description=data.__doc__.partition("Args:")[0])
+        one.add_class_arguments(data, as_group=False, skip=set(data.__dataclass_fields__) - set(data.options))
+        one.add_argument("--strict", type=bool, default=True, help=STRICT)
+        one.add_argument("--source", type=str | None, default=None, help=f"the originals. {data.where}")
+        _add_root(one)
+        sets.add_subcommand(title, one)
+
+
+def _add_root(parser: ArgumentParser) -> None:
+    parser.add_argument("--root", type=str | None, default=None, help="folder of prepared sets; default JIIO_DATA or data")
+
+
+def run_prepare(config: Namespace) -> int:
+    options = vars(config[config.set])
+    strict, source, root = options.pop("strict"), options.pop("source"), data_root(options.pop("root"))
+    data = SETS[config.set](**options)
+    there = (root / data.name).exists()
+    prepared = prepare(data, Path(source).expanduser() if source else None, root, strict)
+    print(f"{prepared.folder}: {'was prepared already, ' if there else ''}{_contents(prepared.manifest)}")
+    return 0
+
+
+def run_verify(config: Namespace) -> int:
+    return max([_verify(folder) for folder in _prepared_folders(config.root, config.name)], default=0)
+
+
+def run_list(config: Namespace) -> int:
+    root, folders = data_root(config.root), _prepared_folders(config.root)
+    print(f"prepared in {root.resolve()}:" if folders else f"nothing is prepared in {root.resolve()}")
+    for folder in folders:
+        print(f"  {folder.name:20} {_contents(Manifest.load(folder))}")
+    print("can be prepared:")
+    for title, data in SETS.items():
+        print(f"  {title:20} {data.where or 'Needs no source.'}")
+    return 0
+
+
+def _prepared_folders(root: str | None, name: str | None = None) -> list[Path]:
+    """The prepared sets under the root, or the one that is named."""
+    folders = sorted(path.parent for path in data_root(root).glob(f"[!.]*/{MANIFEST}"))
+    named = [folder for folder in folders if name in (None, folder.name)]
+    if name is not None and not named:
+        where = data_root(root).resolve()
+        raise DataError(f"no set called {name} is prepared in {where}: 'jiio data list' shows what there is.")
+    return named
+
+
+def _verify(folder: Path) -> int:
+    try:
+        Prepared(folder, Manifest.load(folder)).verify()
+    except DataError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{folder}: as it was prepared")
+    return 0
+
+
+def _contents(manifest: Manifest) -> str:
+    splits = ", ".join(f"{count} {split}" for split, count in manifest.splits.items() if count)
+    form, path = manifest.source["form"], manifest.source.get("path", "")
+    return f"{'x'.join(map(str, manifest.shape))}: {splits}; from {form} {path}{'' if manifest.strict else ' (not strict)'}"
