@@ -5,16 +5,17 @@ from __future__ import annotations
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_warn
-from torch import Tensor
+from torch import Tensor, nn
 
 from jiio_lightning.core.inner import RESIDUALS, InnerSolution, InnerSolver, SolveError, diagnose
 from jiio_lightning.core.problem import InnerProblem
 from jiio_lightning.core.solvers.anderson import Anderson
 from jiio_lightning.core.solvers.base import FixedPoint
 from jiio_lightning.tasks.base import JIIOTask
+from jiio_lightning.tasks.interface import InjectedSolver
 
 
-class AugmentedDEQSolver(Callback):
+class AugmentedDEQSolver(InjectedSolver, Callback):
     """Owns the inner solvers, gives them to the task, logs their statistics.
 
     The budgets live here and not in the task, so that a checkpoint never brings its own: what a command or a run file says holds.
@@ -70,7 +71,7 @@ class AugmentedDEQSolver(Callback):
             )
         pl_module.solver = self
 
-    def budget(self, task: JIIOTask) -> InnerSolver:
+    def budget(self, task: nn.Module) -> InnerSolver:
         """The solver that the task's present mode calls for."""
         solver = self.train if task.training else self.test
         assert solver is not None  # setup has seen to it

@@ -16,10 +16,10 @@ from jiio_lightning.core.problem import InnerProblem
 from jiio_lightning.core.solvers.observers import Observer, RandomIterate
 from jiio_lightning.core.state import Augmented
 from jiio_lightning.randomness import sample_generators
-from jiio_lightning.tasks.interface import Regularised
+from jiio_lightning.tasks.interface import Regularised, Regularizer, Watch
 
 
-class JacobianRegularization(Callback):
+class JacobianRegularization(Regularizer, Callback):
     """Adds ``coefficient * jacobian_penalty`` to the loss of a training step.
 
     Args:
@@ -86,7 +86,7 @@ class JacobianRegularization(Callback):
         return total
 
 
-class JacobianWatch:
+class JacobianWatch(Watch):
     """The penalty of one training step: draws its iterate before the solve, its probes after it."""
 
     def __init__(

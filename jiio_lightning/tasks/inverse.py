@@ -91,7 +91,7 @@ class Inverse(LatentOptimisation):
             )
 
     @torch.no_grad()
-    def informed_start(self, batch) -> Augmented:  # noqa: ANN001
+    def at_learned_start(self, batch) -> Augmented:  # noqa: ANN001
         """x and z of a linear model of the net, which the generator's checkpoint brings, for this measurement; mu = 0."""
         measurement = self.measurement(batch)
         x, z = self.learned_start(measurement.y, measurement.apply)
