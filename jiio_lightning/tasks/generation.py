@@ -8,11 +8,10 @@ from jiio_lightning.core.outer import DualReuse, Loss, OuterGradient
 from jiio_lightning.core.problem import InnerProblem
 from jiio_lightning.metrics.psnr import SSIM_WINDOW, psnr, ssim
 from jiio_lightning.models.interface import Generator
-from jiio_lightning.tasks.interface import LatentModel
 from jiio_lightning.tasks.latent_optimisation import LatentOptimisation
 
 
-class Generation(LatentOptimisation, LatentModel):
+class Generation(LatentOptimisation):
     r"""Trains a decoder without an encoder: the latent of an image is the one that reconstructs it best (Eq. 20).
 
     .. math:: \min_\theta \sum_i \| y_i - h_\theta(z_i^*) \|^2 \quad \text{with} \quad

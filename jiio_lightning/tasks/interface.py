@@ -97,7 +97,7 @@ class Regularised(LightningModule):
 
 
 class LatentModel(ABC):
-    """A module with a latent for each image: it is sampled, compared with PCA and judged by Frechet distances.
+    """A module with a latent for each image: it is pictured, sampled, compared with PCA and judged by Frechet distances.
 
     Attributes:
         net: from latents to images.
@@ -118,3 +118,7 @@ class LatentModel(ABC):
     @abstractmethod
     def reconstruct(self, batch: Any) -> Tensor:
         """Images ``(B, C, H, W)`` in [-1, 1] of the batch's own latents."""
+
+    @abstractmethod
+    def panels(self, batch: Any) -> dict[str, Tensor]:
+        """Images ``(B, C, H, W)`` in [-1, 1] of a batch, one row of a picture for each name, from top to bottom."""

@@ -11,9 +11,10 @@ from jiio_lightning.core.state import Augmented
 from jiio_lightning.models.interface import Generator
 from jiio_lightning.starts import LinearDecoder
 from jiio_lightning.tasks.base import JIIOTask
+from jiio_lightning.tasks.interface import LatentModel
 
 
-class LatentOptimisation(JIIOTask):
+class LatentOptimisation(JIIOTask, LatentModel):
     """x is the latent of an image, found for each image by the inner solver; h(z) is the image.
 
     Args:

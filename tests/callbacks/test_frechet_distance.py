@@ -95,7 +95,7 @@ def test_another_number_of_images_has_another_reference(jiio, command):
 def test_weights_that_are_not_there_are_one_clear_error(jiio, command, capsys):
     Path("features.pt").unlink()
     assert jiio(*command) == 1
-    assert "jiio fit --config experiments/runs/mnist_features.yaml" in capsys.readouterr().err
+    assert "python -m experiments fit --config experiments/runs/mnist_features.yaml" in capsys.readouterr().err
 
 
 def test_images_in_other_units_are_refused(jiio, command, capsys):

@@ -214,8 +214,22 @@ def test_what_cannot_be_meant():
     model, given = task(converged()), batch()
     with pytest.raises(ValueError, match="set data.value_range"):
         model.training_step(given._replace(image=given.image - 0.5), 0)
-    with pytest.raises(ValueError, match="no attack 'fgsm'"):
-        model.attack("fgsm")
+    with pytest.raises(ValueError, match="no attack 'pdg': choose from clean, pgd, pgd_strong, autoattack, intermediate, jiio"):
+        model.attack("pdg")
+
+
+def test_what_does_not_fit_the_net():
+    good = batch()
+    cases = {
+        "data.value_range": {"image": good.image * 2 - 1},
+        "images of .* and the net wants": {"image": good.image.repeat(1, 3, 1, 1)},
+        "the net knows 3 classes": {"label": good.label + 1},
+        "labels go from -1": {"label": good.label - 1},
+        "images go from nan": {"image": good.image * float("nan")},
+    }
+    for complaint, change in cases.items():
+        with pytest.raises(ValueError, match=complaint):
+            task(converged()).problem(good._replace(**change))
 
 
 # the command
