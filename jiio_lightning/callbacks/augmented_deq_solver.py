@@ -56,7 +56,7 @@ class AugmentedDEQSolver(InjectedSolver, Callback):
         """Inject this solver into the task (Lightning calls it before the module's own setup).
 
         Raises:
-            ValueError: if the task has an inner problem and there is no solver for it, or training is to begin at a learned start.
+            ValueError: if the task needs a solver and there is none, or training is to begin at a learned start.
         """
         if not isinstance(pl_module, JIIOTask):
             return

@@ -25,7 +25,7 @@ RESERVED = ("fid", "inception")
 
 
 class Extractor(ABC):
-    """From images to features. Nothing is read before the first use, so that a run file may name weights that are not there yet."""
+    """From images to features. Nothing is read before the first use: a run file may name weights that are not there yet."""
 
     @property
     @abstractmethod

@@ -23,6 +23,7 @@ from jiio_lightning.core.weights import cached_weights
 from jiio_lightning.models.interface import Classifier
 from jiio_lightning.starts import ClassPerturbation
 from jiio_lightning.tasks.base import JIIOTask
+from jiio_lightning.tasks.generation import check_images
 
 UNCONVERGED = 1e-3
 """Relative residual of the re-solved z above which a verdict is not that of an equilibrium."""
@@ -91,7 +92,7 @@ class AdversarialTraining(JIIOTask):
         Raises:
             ValueError: if images or labels do not fit the net, or an image leaves [0, 1].
         """
-        check_images(batch.image, batch.label, self.net)
+        check_attackable(batch.image, batch.label, self.net)
         pixels = batch.image.flatten(1)
 
         def f(z: Tensor, delta: Tensor) -> Tensor:
@@ -216,17 +217,13 @@ def metrics(attacked: dict[str, Attacked]) -> dict[str, Tensor]:
     return found
 
 
-def check_images(image: Tensor, label: Tensor, net: Classifier) -> None:
+def check_attackable(image: Tensor, label: Tensor, net: Classifier) -> None:
     """Refuse images and labels that the net or the unit of eps does not fit.
 
     Raises:
         ValueError: if so.
     """
-    if tuple(image.shape[1:]) != tuple(net.image_shape):
-        raise ValueError(
-            f"the data has images of {tuple(image.shape[1:])} and the net wants {tuple(net.image_shape)}: "
-            "set model.net.image_shape to the data's, or choose other data"
-        )
+    check_images(image, net)
     low, high = float(image.amin()), float(image.amax())
     if not (low >= 0 and high <= 1):
         raise ValueError(

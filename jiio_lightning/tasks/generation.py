@@ -7,7 +7,7 @@ from torch import Tensor
 from jiio_lightning.core.outer import DualReuse, Loss, OuterGradient
 from jiio_lightning.core.problem import InnerProblem
 from jiio_lightning.metrics.psnr import SSIM_WINDOW, psnr, ssim
-from jiio_lightning.models.interface import Generator
+from jiio_lightning.models.interface import Classifier, Generator
 from jiio_lightning.tasks.latent_optimisation import LatentOptimisation
 
 
@@ -68,14 +68,14 @@ def reconstruction_metrics(image: Tensor, target: Tensor) -> dict[str, Tensor]:
     return metrics | ({"ssim": ssim(image, target, data_range=2.0)} if large else {})
 
 
-def check_images(image: Tensor, net: Generator) -> None:
-    """Refuse images of another shape than the net makes.
+def check_images(image: Tensor, net: Generator | Classifier) -> None:
+    """Refuse images of another shape than the net's.
 
     Raises:
         ValueError: if they are.
     """
     if tuple(image.shape[1:]) != tuple(net.image_shape):
         raise ValueError(
-            f"the data has images of {tuple(image.shape[1:])} and the net makes {tuple(net.image_shape)}: "
+            f"the data has images of {tuple(image.shape[1:])} and the net is for {tuple(net.image_shape)}: "
             "set model.net.image_shape to the data's, or choose other data"
         )

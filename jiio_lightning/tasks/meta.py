@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+from jsonargparse.typing import NonNegativeFloat
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
@@ -56,9 +57,6 @@ class MetaLearning(JIIOTask):
         warm: solves z at x = 0 before each inner solve; Anderson, 6 steps, unless given. At z = 0 the group norms of the head see
             maps without variance: dl/dz is 10^5 times what it is at an equilibrium once their biases have moved, mu takes it up,
             and a step in x that looks back on its gradients never recovers. Training from z = 0 stays at chance.
-
-    Raises:
-        ValueError: for a negative penalty or weight.
     """
 
     def __init__(
@@ -68,14 +66,12 @@ class MetaLearning(JIIOTask):
         through_input: FullKKT | None = None,
         learning_rate: float = 1e-3,
         one_cycle: bool = True,
-        penalty: float = 1.0,
-        support_weight: float = 0.0,
+        penalty: NonNegativeFloat = 1.0,
+        support_weight: NonNegativeFloat = 0.0,
         queries: FixedPoint | None = None,
         warm: FixedPoint | None = None,
     ) -> None:
         super().__init__(outer, learning_rate, one_cycle)
-        if min(penalty, support_weight) < 0:
-            raise ValueError(f"penalty and support_weight cannot be negative, got {penalty} and {support_weight}")
         self._warned = False
         self.net = net
         self.fixed_input = outer

@@ -222,7 +222,7 @@ def test_what_does_not_fit_the_net():
     good = batch()
     cases = {
         "data.value_range": {"image": good.image * 2 - 1},
-        "images of .* and the net wants": {"image": good.image.repeat(1, 3, 1, 1)},
+        "images of .* and the net is for": {"image": good.image.repeat(1, 3, 1, 1)},
         "the net knows 3 classes": {"label": good.label + 1},
         "labels go from -1": {"label": good.label - 1},
         "images go from nan": {"image": good.image * float("nan")},

@@ -262,8 +262,6 @@ def test_episodes_that_do_not_fit():
         learner().problem(episodes(side=4))
     with pytest.raises(ValueError, match=r"5 classes: set model.net.num_classes"):
         learner().problem(episodes(ways=5, side=8))
-    with pytest.raises(ValueError, match="cannot be negative"):
-        learner(penalty=-1.0)
 
 
 @pytest.mark.slow
