@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_info
 from tqdm import tqdm
@@ -294,7 +293,7 @@ class JIIOTrainer(Trainer):
         self._load(model, datamodule, ckpt_path)
         folder = claim(Path(self.default_root_dir) / "samples" if out is None else Path(out))
         found = training_latents(model, datamodule.dataset("train"), latents, batch_size)
-        torch.save(chosen.fit(found, seed).state(), folder / DENSITY)
+        chosen.fit(found, seed).save(folder / DENSITY)
         write_samples(model, chosen, folder, n, batch_size, seed)
         rank_zero_info(f"samples: {n} images in {folder / IMAGES}, the first ones in {folder / GRID}")
         return Samples(folder, n, found, chosen)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -29,6 +30,10 @@ class Density(ABC):
     @abstractmethod
     def state(self) -> dict[str, Tensor]:
         """What was fitted, by name."""
+
+    def save(self, path: Path) -> None:
+        """Write :meth:`state` to a file for ``torch.load``."""
+        torch.save(self.state(), path)
 
 
 class Prior(Density):

@@ -56,7 +56,7 @@ class AdversarialTraining(JIIOTask):
         seed: of random starts, which are functions of (seed, step, sample).
 
     Raises:
-        ValueError: for an eps, a norm or an outer gradient that cannot be meant.
+        ValueError: for an eps, a norm or an outer gradient without a meaning.
     """
 
     def __init__(
@@ -160,7 +160,7 @@ class AdversarialTraining(JIIOTask):
         return SolverAttack(self.injected.budget(self), first=self.initial)
 
     def _check_step(self, solver: InnerSolver) -> None:
-        """The steepest step of one norm is a weak one in another's ball, and a weak attack looks like a robust net.
+        """Refuse the steps of the other norm: they are weak in this ball, and a weak attack looks like a robust net.
 
         Raises:
             ValueError: if a solver takes the other norm's steps.

@@ -74,7 +74,7 @@ class Inverse(LatentOptimisation):
         self.seed = seed
 
     def setup(self, stage: str) -> None:
-        """Refuse what cannot be meant before any work begins.
+        """Refuse settings without a meaning before any work begins.
 
         Raises:
             ValueError: if an unsupervised task is to be trained, or the images do not span [-1, 1].

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
 from jiio_lightning.core.jacobian import spectral_radius
