@@ -42,6 +42,15 @@ class Attack(ABC):
     Args:
         restarts: runs from different starts, of which the strongest counts for each sample.
         random_start: begin the first run at a random delta too, not at 0.
+
+    Example:
+        The weakest attack, for a run file's ``own_attacks``.
+
+        >>> class RandomNoise(Attack):
+        ...     def perturb(self, target, restart):
+        ...         return target.random(restart)
+        >>> RandomNoise(restarts=20).restarts
+        20
     """
 
     def __init__(self, restarts: PositiveInt = 1, random_start: bool = False) -> None:

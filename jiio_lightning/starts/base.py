@@ -15,6 +15,17 @@ class LearnedStart(nn.Module, ABC):
 
     It changes where a solve begins, never what is solved. It has no tensors until it is fitted, and then neither does its
     checkpoint. A subclass says in ``regress`` what it fits, and in ``forward`` where a solve begins.
+
+    Example:
+        >>> class Mean(LearnedStart):
+        ...     def regress(self, *, x):
+        ...         return {"mean": x.mean(dim=0)}
+        ...     def forward(self, count):
+        ...         return self.mean.expand(count, -1)
+        >>> start = Mean()
+        >>> start.fit({"x": torch.tensor([[1.0], [3.0]])})
+        >>> start(2).tolist(), list(start.state_dict())
+        ([[2.0], [2.0]], ['mean'])
     """
 
     least: int = 1

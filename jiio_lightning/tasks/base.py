@@ -38,6 +38,31 @@ class JIIOTask(Regularised, ABC):
         outer: how the gradient of the outer loss is taken (Sec. 3.4).
         learning_rate: of Adam; the peak, with ``one_cycle``.
         one_cycle: warm up and anneal over the run (Smith 2018) instead of a constant rate.
+
+    Example:
+        Find the latents that make a net's images bright, and train the net for it.
+
+        >>> from collections import namedtuple
+        >>> from jiio_lightning.callbacks import AugmentedDEQSolver
+        >>> from jiio_lightning.core import DualReuse, Joint
+        >>> from jiio_lightning.models import LatentGenerator
+        >>> class Bright(JIIOTask):
+        ...     def __init__(self):
+        ...         super().__init__(DualReuse())
+        ...         self.net = LatentGenerator(2, channels=(4,), image_shape=(1, 4, 4))
+        ...     def problem(self, batch):
+        ...         return InnerProblem(self.net.f, lambda z, x: (1 - self.net.h(z)).square().flatten(1).sum(1))
+        ...     def start(self, batch):
+        ...         return Augmented.start(torch.zeros(len(batch.index), 2), self.net.hidden)
+        ...     def outer_loss(self, batch, problem):
+        ...         return problem.loss
+        ...     def evaluate(self, batch, problem, z, x):
+        ...         return {"error": problem.loss(z, x)}
+        >>> task, batch = Bright().eval(), namedtuple("Batch", "index")(torch.arange(3))
+        >>> AugmentedDEQSolver(Joint(max_steps=20), Joint(max_steps=20)).setup(None, task, "test")
+        >>> problem, solution, z, residual = task.feasible(batch)
+        >>> problem.loss(z, solution.v.x).shape, residual.max().item() < 1e-2
+        (torch.Size([3]), True)
     """
 
     solver: InjectedSolver | None = None
