@@ -149,9 +149,12 @@ def leave_process_group() -> None:
 
 
 def _short(message: str) -> str:
-    """An option that nobody takes as one line with its path; jsonargparse shows every type that it tried."""
+    """An unknown option, or a number out of its range, as one line with its path; jsonargparse shows every type that it tried."""
     option = re.findall(r"Option '([^']+)' is not accepted", message)
     keys, owners = re.findall(r'Parser key "([^"]+)"', message), re.findall(r"given class_path '([^']+)'", message)
+    ranges = re.findall(r"Not of type \w+: (.+)", message)
+    if len(ranges) == 1 and keys:
+        return f"{'.'.join(keys)}: {ranges[0]}"
     if not option or not keys or not owners:
         return message
     return f"{'.'.join(keys)}.{option[-1]}: {owners[-1]} has no option '{option[-1]}'"

@@ -58,4 +58,6 @@ def test_a_file_imports_from_rooms_before_its_own(path):
 
 
 def test_every_room_has_files():
-    assert {room(".".join(path.relative_to(REPO).with_suffix("").parts)) for path in FILES} - {"__init__", "__main__"} == set(ORDER)
+    assert {room(".".join(path.relative_to(REPO).with_suffix("").parts)) for path in FILES} - {"__init__", "__main__"} == set(
+        ORDER
+    )

@@ -246,7 +246,7 @@ def test_mnist_files_that_cannot_be_used(jiio, capsys, monkeypatch, tmp_path, fa
 
 def test_images_of_another_size(jiio, capsys):
     assert jiio("fit", "--config", "tiny.yaml", "--model.net.image_shape", "[1, 16, 16]") == 1
-    assert "the data has images of (1, 8, 8) and the net makes (1, 16, 16)" in error(capsys)
+    assert "the data has images of (1, 8, 8) and the net is for (1, 16, 16)" in error(capsys)
 
 
 def test_a_schedule_without_an_end(jiio, capsys):

@@ -4,12 +4,14 @@ from jiio_lightning.attacks.autoattack import AutoAttack, ImplicitForward
 from jiio_lightning.attacks.base import Attack, Attacked, NoAttack
 from jiio_lightning.attacks.intermediate import IntermediateStates
 from jiio_lightning.attacks.joint import SolverAttack
-from jiio_lightning.attacks.named import NAMED, named_attack
+from jiio_lightning.attacks.named import CLEAN, JIIO, NAMED
 from jiio_lightning.attacks.pgd import PGD
 from jiio_lightning.attacks.target import Target, Verdict
 from jiio_lightning.attacks.threat import ThreatModel
 
 __all__ = [
+    "CLEAN",
+    "JIIO",
     "NAMED",
     "PGD",
     "Attack",
@@ -22,5 +24,4 @@ __all__ = [
     "Target",
     "ThreatModel",
     "Verdict",
-    "named_attack",
 ]

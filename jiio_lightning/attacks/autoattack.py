@@ -65,12 +65,12 @@ class AutoAttack(Attack):
         threat, image = target.threat, target.image
         model = ImplicitForward(target.net, self.forward, self.backward).train(target.net.training)
         # torchattacks draws from the global generators: they are put back afterwards
-        with _weights_at_rest(target.net), torch.random.fork_rng(), torch.enable_grad():
+        with _frozen_weights(target.net), torch.random.fork_rng(), torch.enable_grad():
             attack = _torchattacks().AutoAttack(
                 model, NORMS[threat.norm], threat.eps, self.version, target.net.num_classes, seed=self.seed
             )
             attacked = attack(image, target.label)
-        return threat.projection(target.pixels)(attacked.to(image).flatten(1) - target.pixels)
+        return target.problem.project(attacked.to(image).flatten(1) - target.pixels)
 
 
 def _torchattacks() -> ModuleType:
@@ -83,8 +83,8 @@ def _torchattacks() -> ModuleType:
 
 
 @contextmanager
-def _weights_at_rest(net: nn.Module) -> Iterator[None]:
-    """No gradients for the weights inside: an attack that calls ``backward`` would leave some behind."""
+def _frozen_weights(net: nn.Module) -> Iterator[None]:
+    """No gradients for the weights inside: an attack that calls ``backward`` would leave some."""
     wanted = [weight for weight in net.parameters() if weight.requires_grad]
     for weight in wanted:
         weight.requires_grad_(False)

@@ -1,4 +1,4 @@
-"""What every attack is: perturbations that are allowed, judged at z solved again, the strongest of several restarts."""
+"""What every attack is: allowed perturbations, judged at z re-solved, of several restarts the strongest."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
+from jsonargparse.typing import PositiveInt
 from torch import Tensor
 
 from jiio_lightning.attacks.target import Target, Verdict
@@ -40,21 +41,27 @@ class Attack(ABC):
 
     Args:
         restarts: runs from different starts, of which the strongest counts for each sample.
+        random_start: begin the first run at a random delta too, not at 0.
 
-    Raises:
-        ValueError: if there is not at least one run.
+    Example:
+        The weakest attack, for a run file's ``own_attacks``.
+
+        >>> class RandomNoise(Attack):
+        ...     def perturb(self, target, restart):
+        ...         return target.random(restart)
+        >>> RandomNoise(restarts=20).restarts
+        20
     """
 
-    def __init__(self, restarts: int = 1) -> None:
-        if restarts < 1:
-            raise ValueError(f"an attack needs restarts >= 1, got {restarts}")
+    def __init__(self, restarts: PositiveInt = 1, random_start: bool = False) -> None:
         self.restarts = restarts
+        self.random_start = random_start
 
     def __call__(self, target: Target) -> Attacked:
-        """Attack, and judge at z solved again.
+        """Attack, and judge at z re-solved.
 
         Raises:
-            ValueError: if a perturbation is not allowed: a mistake of the attack, which would make every figure worthless.
+            ValueError: if a perturbation is not allowed: then the attack has a mistake, and no accuracy under it means anything.
         """
         best: Attacked | None = None
         for restart in range(self.restarts):
@@ -69,14 +76,13 @@ class Attack(ABC):
     def perturb(self, target: Target, restart: int) -> Tensor:
         """Allowed perturbations ``(B, d)`` from the ``restart``-th start."""
 
+    def first_delta(self, target: Target, restart: int) -> Tensor:
+        """Where the ``restart``-th run begins ``(B, d)``: the first at 0 unless ``random_start``, the others at random."""
+        return target.random(restart) if self.random_start or restart else target.zero()
+
 
 class NoAttack(Attack):
     """Clean images."""
 
     def perturb(self, target: Target, restart: int) -> Tensor:
         return target.zero()
-
-
-def starting_point(target: Target, restart: int, random_start: bool) -> Tensor:
-    """delta ``(B, d)``: 0 for the first run unless it is to be random, random for the others."""
-    return target.random(restart) if random_start or restart else target.zero()

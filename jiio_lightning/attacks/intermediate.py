@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
+from jsonargparse.typing import PositiveFloat, PositiveInt
 from torch import Tensor
 
-from jiio_lightning.attacks.base import Attack, starting_point
+from jiio_lightning.attacks.base import Attack
 from jiio_lightning.attacks.target import Target
 
 
@@ -27,17 +28,21 @@ class IntermediateStates(Attack):
         restarts: runs, the first from delta = 0, the others from random ones.
 
     Raises:
-        ValueError: for a budget that cannot be run.
+        ValueError: if no state counts.
     """
 
     def __init__(
-        self, steps: int = 20, size: float = 0.2, unroll: int = 8, first: int = 4, damping: float = 1.0, restarts: int = 1
+        self,
+        steps: PositiveInt = 20,
+        size: PositiveFloat = 0.2,
+        unroll: PositiveInt = 8,
+        first: PositiveInt = 4,
+        damping: float = 1.0,
+        restarts: PositiveInt = 1,
     ) -> None:
         super().__init__(restarts)
-        if steps < 1 or not size > 0 or not 1 <= first <= unroll:
-            raise ValueError(
-                f"IntermediateStates needs steps >= 1, size > 0 and 1 <= first <= unroll, got {steps}, {size}, {first}, {unroll}"
-            )
+        if first > unroll:
+            raise ValueError(f"IntermediateStates counts the states from first to unroll: got first {first} and unroll {unroll}")
         self.steps = steps
         self.size = size
         self.unroll = unroll
@@ -45,14 +50,13 @@ class IntermediateStates(Attack):
         self.damping = damping
 
     def perturb(self, target: Target, restart: int) -> Tensor:
-        project = target.threat.projection(target.pixels)
         rule = target.threat.steepest(self.size * target.threat.eps)
-        delta = starting_point(target, restart, random_start=False)
+        delta = self.first_delta(target, restart)
         state = rule.init(delta)
         for step in range(self.steps):
             _, gradient = self._gradient(target, delta)
             move, state = rule.move(gradient, state, step, self.steps)
-            delta = project(delta + move)
+            delta = target.problem.project(delta + move)
         return delta
 
     def _gradient(self, target: Target, delta: Tensor) -> tuple[Tensor, Tensor]:
@@ -61,9 +65,9 @@ class IntermediateStates(Attack):
             delta = delta.detach().requires_grad_()
             z, costs = delta.new_zeros(len(delta), target.net.hidden), []
             for k in range(1, self.unroll + 1):
-                z = z + self.damping * (target.cell(z, delta) - z)
+                z = z + self.damping * (target.problem.f(z, delta) - z)
                 if k >= self.first:
-                    costs.append(-target.cross_entropy(z))
+                    costs.append(target.problem.loss(z, delta))
             cost = torch.stack(costs).mean(dim=0)
             (gradient,) = torch.autograd.grad(cost.sum(), delta)
         return cost.detach(), gradient

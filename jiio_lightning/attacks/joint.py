@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from jsonargparse.typing import PositiveInt
 from torch import Tensor
 
-from jiio_lightning.attacks.base import Attack, starting_point
+from jiio_lightning.attacks.base import Attack
 from jiio_lightning.attacks.target import Target
 from jiio_lightning.core.inner import InnerSolver
 from jiio_lightning.core.solvers.base import FixedPoint
+from jiio_lightning.core.state import Augmented
 
 
 class SolverAttack(Attack):
@@ -20,26 +22,25 @@ class SolverAttack(Attack):
         warm: solves z at the start first; from z = 0 otherwise.
         restarts: runs, the first from delta = 0, the others from random ones.
         random_start: the first one from a random delta too.
-        first: makes the delta ``(B, d)`` of the first run, unless that is random; 0 unless given.
+        first: where the first run begins instead: v0 of a target.
     """
 
     def __init__(
         self,
         solver: InnerSolver,
         warm: FixedPoint | None = None,
-        restarts: int = 1,
+        restarts: PositiveInt = 1,
         random_start: bool = False,
-        first: Callable[[Target], Tensor] | None = None,
+        first: Callable[[Target], Augmented] | None = None,
     ) -> None:
-        super().__init__(restarts)
+        super().__init__(restarts, random_start)
         self.solver = solver
         self.warm = warm
-        self.random_start = random_start
         self.first = first
 
     def perturb(self, target: Target, restart: int) -> Tensor:
-        if self.first is not None and restart == 0 and not self.random_start:
-            delta = self.first(target)
+        if self.first is not None and restart == 0:
+            start = self.first(target)
         else:
-            delta = starting_point(target, restart, self.random_start)
-        return self.solver(target.problem, target.start(delta, self.warm)).v.x
+            start = target.start(self.first_delta(target, restart), self.warm)
+        return self.solver(target.problem, start).v.x

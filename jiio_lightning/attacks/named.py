@@ -4,22 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from torch import Tensor
-
 from jiio_lightning.attacks.autoattack import AutoAttack
 from jiio_lightning.attacks.base import Attack, NoAttack
 from jiio_lightning.attacks.intermediate import IntermediateStates
-from jiio_lightning.attacks.joint import SolverAttack
 from jiio_lightning.attacks.pgd import PGD
-from jiio_lightning.attacks.target import Target
-from jiio_lightning.core.inner import InnerSolver
 from jiio_lightning.core.solvers.anderson import Anderson
 from jiio_lightning.core.solvers.base import FixedPoint
 from jiio_lightning.core.solvers.selection import LowestCost
 
 CLEAN = "clean"
 JIIO = "jiio"
-"""The run file's ``solver.test``: its budget and its step belong to the solver."""
+"""The run file's ``solver.test``, from where the task begins a solve: a task makes this attack itself."""
 
 
 def strong_pgd() -> PGD:
@@ -35,24 +30,3 @@ NAMED: Mapping[str, Callable[[], Attack]] = {
     "autoattack": AutoAttack,
     "intermediate": IntermediateStates,
 }
-
-
-def named_attack(
-    name: str, solver: InnerSolver, warm: FixedPoint | None = None, first: Callable[[Target], Tensor] | None = None
-) -> Attack:
-    """An attack by its name.
-
-    Args:
-        name: ``jiio`` or a key of ``NAMED``.
-        solver: of ``jiio``.
-        warm: of ``jiio``.
-        first: of ``jiio``.
-
-    Raises:
-        ValueError: for a name that nobody has.
-    """
-    if name == JIIO:
-        return SolverAttack(solver, warm, first=first)
-    if name not in NAMED:
-        raise ValueError(f"there is no attack {name!r}: choose from {', '.join([*NAMED, JIIO])}")
-    return NAMED[name]()

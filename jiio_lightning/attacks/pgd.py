@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from jsonargparse.typing import PositiveFloat, PositiveInt
 from torch import Tensor
 
-from jiio_lightning.attacks.base import Attack, starting_point
+from jiio_lightning.attacks.base import Attack
 from jiio_lightning.attacks.target import Target
 from jiio_lightning.attacks.threat import ThreatModel
 from jiio_lightning.core.nested import Nested
@@ -30,35 +31,29 @@ class PGD(Attack):
         backward: solve of the adjoint; 20 steps (Table 9, T_b) unless given.
         warm: start each solve at the one before.
         selection: which of the evaluated iterates is judged; the last one unless given.
-
-    Raises:
-        ValueError: for a budget that cannot be run, or a step that is not positive.
     """
 
     def __init__(
         self,
-        steps: int = 20,
-        size: float = 0.2,
-        restarts: int = 1,
+        steps: PositiveInt = 20,
+        size: PositiveFloat = 0.2,
+        restarts: PositiveInt = 1,
         random_start: bool = False,
         forward: FixedPoint | None = None,
         backward: FixedPoint | None = None,
         warm: bool = False,
         selection: Selection | None = None,
     ) -> None:
-        super().__init__(restarts)
-        if steps < 1 or not size > 0:
-            raise ValueError(f"PGD needs steps >= 1 and size > 0, got {steps} and {size}")
+        super().__init__(restarts, random_start)
         self.steps = steps
         self.size = size
-        self.random_start = random_start
         self.forward = FixedPoint(Anderson(memory=6), 18) if forward is None else forward
         self.backward = FixedPoint(Anderson(memory=6), 20) if backward is None else backward
         self.warm = warm
         self.selection = Last() if selection is None else selection
 
     def perturb(self, target: Target, restart: int) -> Tensor:
-        start = target.start(starting_point(target, restart, self.random_start))
+        start = target.start(self.first_delta(target, restart))
         return self.solver(target.threat)(target.problem, start).v.x
 
     def solver(self, threat: ThreatModel) -> Nested:

@@ -1,9 +1,9 @@
-"""What an attack is aimed at, and how its outcome is judged: at an equilibrium solved again, tightly."""
+"""What an attack is aimed at, and how its outcome is judged: at z re-solved to a tight tolerance."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -17,9 +17,7 @@ from jiio_lightning.models.interface import Classifier
 from jiio_lightning.randomness import sample_generators
 
 Resolve = Callable[[InnerProblem, Tensor, int], tuple[Tensor, Tensor]]
-"""Solves z at a given x, tightly: ``(problem, x (B, d), n)`` to z ``(B, n)`` and its relative residual ``(B,)``."""
-
-Cell = Callable[[Tensor, Tensor], Tensor]
+"""Re-solves z at a given x: ``(problem, x (B, d), n)`` to z ``(B, n)`` and its relative residual ``(B,)``."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +25,10 @@ class Verdict:
     """What the classifier says of perturbed images.
 
     Args:
-        logits: ``(B, num_classes)`` at z solved again.
+        logits: ``(B, num_classes)`` at the re-solved z.
         correct: ``(B,)`` bool.
         loss: cross-entropy ``(B,)``.
-        residual: relative residual of that solve ``(B,)``.
+        residual: relative residual of z ``(B,)``.
     """
 
     logits: Tensor
@@ -41,24 +39,20 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Target:
-    r"""A classifier with labelled images and what may be done to them: the inner problem of Eq. 26.
-
-    .. math:: \min_{\delta, z} -\ell(h_\theta(z), y) \quad \text{s.t.} \quad
-              z = f_\theta(z, x + \delta), \; \|\delta\| \le \epsilon
+    """Labelled images, a classifier and what may be done to them; ``AdversarialTraining.target`` makes one of a batch.
 
     Args:
+        problem: minus the cross-entropy over the allowed perturbations (Eq. 26), with x = delta ``(B, C * H * W)``.
         net: the classifier.
         image: ``(B, C, H, W)`` in [0, 1].
         label: ``(B,)``.
         index: of the samples in their data set ``(B,)``: random starts are functions of it.
         threat: the allowed perturbations.
-        resolve: the tight solve behind a verdict.
+        resolve: the solve behind a verdict.
         seed: of the random starts.
-
-    Raises:
-        ValueError: if images or labels do not fit the net, or an image leaves [0, 1].
     """
 
+    problem: InnerProblem
     net: Classifier
     image: Tensor
     label: Tensor
@@ -67,43 +61,10 @@ class Target:
     resolve: Resolve
     seed: int = 0
 
-    def __post_init__(self) -> None:
-        shape, classes = tuple(self.image.shape[1:]), self.net.num_classes
-        if shape != tuple(self.net.image_shape):
-            raise ValueError(
-                f"the data has images of {shape} and the net wants {tuple(self.net.image_shape)}: "
-                "set model.net.image_shape to the data's, or choose other data"
-            )
-        low, high = float(self.image.amin()), float(self.image.amax())
-        if not (low >= 0 and high <= 1):
-            raise ValueError(
-                f"eps is in units of pixels in [0, 1], the images go from {low:.3g} to {high:.3g}: set data.value_range: [0, 1]"
-            )
-        if not 0 <= int(self.label.amin()) <= int(self.label.amax()) < classes:
-            raise ValueError(
-                f"labels go from {int(self.label.amin())} to {int(self.label.amax())} and the net knows {classes} classes: "
-                "set model.net.num_classes to the data's"
-            )
-
     @property
     def pixels(self) -> Tensor:
-        """The images as rows ``(B, d)``."""
+        """The images as rows ``(B, C * H * W)``."""
         return self.image.flatten(1)
-
-    @property
-    def cell(self) -> Cell:
-        """f of z and of the perturbation: ``(B, n), (B, d) -> (B, n)``."""
-        pixels = self.pixels
-        return lambda z, delta: self.net.f(z, pixels + delta)
-
-    def cross_entropy(self, z: Tensor) -> Tensor:
-        """``(B,)`` for z ``(B, n)``."""
-        return F.cross_entropy(self.net.h(z), self.label, reduction="none")
-
-    @property
-    def problem(self) -> InnerProblem:
-        """Eq. 26: the inner loss is minus the cross-entropy."""
-        return InnerProblem(self.cell, lambda z, delta: -self.cross_entropy(z), self.threat.projection(self.pixels))
 
     def zero(self) -> Tensor:
         """No perturbation ``(B, d)``."""
@@ -114,17 +75,16 @@ class Target:
         return self.threat.draw(self.pixels, sample_generators(self.seed, draw, self.index))
 
     def start(self, delta: Tensor, warm: FixedPoint | None = None) -> Augmented:
-        """Where a solve starts: mu = 0, and z = 0 or the equilibrium at the given delta ``(B, d)``."""
+        """Where a solve begins: delta ``(B, d)``, z = 0 or, by the solver ``warm``, the equilibrium at delta, and mu = 0."""
         start = Augmented.start(delta, self.net.hidden)
         if warm is None:
             return start
         with torch.no_grad():
-            z = warm(lambda z: self.net.f(z, self.pixels + delta), start.z).value
-        return Augmented(z, start.mu, delta)
+            return replace(start, z=warm(lambda z: self.problem.f(z, delta), start.z).value)
 
     @torch.no_grad()
     def judge(self, delta: Tensor) -> Verdict:
-        """What the classifier says at perturbations ``(B, d)``, z solved again from 0."""
+        """What the classifier says at perturbations ``(B, d)``, z re-solved from 0."""
         z, residual = self.resolve(self.problem, delta, self.net.hidden)
         logits = self.net.h(z)
         loss = F.cross_entropy(logits, self.label, reduction="none")

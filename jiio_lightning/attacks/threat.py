@@ -1,4 +1,4 @@
-"""What an attacker may do to an image: the set of allowed perturbations, and the steps that suit its norm."""
+"""What an attacker may do to an image: the allowed perturbations, and the steps that suit their norm."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Norm = Literal["l2", "linf"]
 FAR = 1e3
 """Radii that are as good as infinity for float32."""
 SLACK = 1e-5
-"""Relative rounding that a perturbation may be outside by."""
+"""How far a perturbation may be outside by rounding, relative to eps."""
 
 
 @dataclass(frozen=True)

@@ -1,35 +1,37 @@
-"""The injected inner solver: one for training, one for evaluation, and what they report."""
+"""The injected inner solvers: one for training, one for evaluation, and what they report."""
 
 from __future__ import annotations
 
 import torch
+from jsonargparse.typing import PositiveFloat
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_warn
-from torch import Tensor
+from torch import Tensor, nn
 
 from jiio_lightning.core.inner import RESIDUALS, InnerSolution, InnerSolver, SolveError, diagnose
 from jiio_lightning.core.problem import InnerProblem
 from jiio_lightning.core.solvers.anderson import Anderson
 from jiio_lightning.core.solvers.base import FixedPoint
 from jiio_lightning.tasks.base import JIIOTask
+from jiio_lightning.tasks.interface import InjectedSolver
 
 
-class AugmentedDEQSolver(Callback):
-    """Owns the inner solvers, gives them to the task, logs their statistics.
+class AugmentedDEQSolver(InjectedSolver, Callback):
+    """Owns the inner solvers, gives them to the task, judges their solutions.
 
-    The budgets live here and not in the task, so that a checkpoint never brings its own: what a command or a run file says holds.
-    A module without an inner problem (an autoencoder, a plain classifier) needs no solver and gets none.
+    The budgets belong to this callback and not to the task, so that a checkpoint never brings its own: the run file and the
+    command line decide. A module without an inner problem (an autoencoder, a plain classifier) needs no solver and gets none.
 
     Args:
         train: solver of training steps (Sec. 4.1: 40 steps); a JIIOTask needs one.
         test: solver of validation, test and prediction (Sec. 4.1: 100 steps); a JIIOTask needs one.
-        resolve: solves z again at the returned x, for feasible metrics.
+        resolve: re-solves z at the returned x, for feasible metrics.
         feasible_tol: relative residual under which z counts as an equilibrium.
         trust_tol: a training sample whose z or mu has a larger residual gives no gradient of the outer loss in that step. Eq. 19
             holds at a KKT point; far from one the gradient is noise that drives the equilibrium further away (without this, runs
             lost it for good: mu first, z some steps later). The Jacobian penalty still sees every sample and brings it back.
-        learned_start: begin in evaluation where ``jiio learn_start`` has found that solves of this net end on average, instead of
-            where training begins. It wants shorter first steps, so it belongs to the solver (conf/solver/*_started.yaml).
+        learned_start: begin evaluation at the task's learned start (``jiio learn_start``), not where training begins. It needs
+            shorter first steps, so it belongs to the solver (conf/solver/*_started.yaml).
     """
 
     def __init__(
@@ -37,8 +39,8 @@ class AugmentedDEQSolver(Callback):
         train: InnerSolver | None = None,
         test: InnerSolver | None = None,
         resolve: FixedPoint | None = None,
-        feasible_tol: float = 1e-2,
-        trust_tol: float = 0.1,
+        feasible_tol: PositiveFloat = 1e-2,
+        trust_tol: PositiveFloat = 0.1,
         learned_start: bool = False,
     ) -> None:
         self.train = train
@@ -54,8 +56,7 @@ class AugmentedDEQSolver(Callback):
         """Inject this solver into the task (Lightning calls it before the module's own setup).
 
         Raises:
-            ValueError: if the task has an inner problem and there is no solver for it, or it is to be trained by one that wants
-                what only trained weights have.
+            ValueError: if the task needs a solver and there is none, or training is to begin at a learned start.
         """
         if not isinstance(pl_module, JIIOTask):
             return
@@ -70,24 +71,21 @@ class AugmentedDEQSolver(Callback):
             )
         pl_module.solver = self
 
-    def budget(self, task: JIIOTask) -> InnerSolver:
-        """The solver that the task's present mode calls for."""
+    def budget(self, task: nn.Module) -> InnerSolver:
         solver = self.train if task.training else self.test
-        assert solver is not None  # setup has seen to it
+        assert solver is not None  # checked in setup
         return solver
 
     def resolve(self, problem: InnerProblem, x: Tensor, hidden: int) -> tuple[Tensor, Tensor]:
-        """z solved again at x: z ``(B, n)`` and its relative residual ``(B,)``."""
         with torch.no_grad():
             solution = self.tight(lambda z: problem.f(z, x), x.new_zeros(x.shape[0], hidden))
         return solution.value, solution.residual
 
     def trusted(self, solution: InnerSolution) -> Tensor:
-        """``(B,)`` bool: the samples whose z and mu are converged enough to give a gradient."""
         return solution.finite & (solution.residuals[:, :2] < self.trust_tol).all(dim=1)
 
     def statistics(self, solution: InnerSolution) -> dict[str, Tensor]:
-        """Cost, median residuals of z, mu and x, share of feasible and of finite samples, and steps, by their logged names."""
+        """Mean cost, median residuals of z, mu and x, shares of feasible, finite and trusted samples, and steps."""
         medians = solution.residuals.median(dim=0).values
         return {
             "cost": solution.cost.mean(),
@@ -99,13 +97,12 @@ class AugmentedDEQSolver(Callback):
         }
 
     def check(self, solution: InnerSolution) -> None:
-        """Warn once of a solve that is not feasible, and once of one that trains on the penalty alone; refuse one that would make
-        the weights NaN.
+        """Warn once of a solve that is not feasible, and once of one that trains on the penalty alone.
 
-        A sample that diverged on its way is fine: it fell back to an iterate with a finite cost.
+        A sample that diverged is fine: it fell back to an iterate with a finite cost.
 
         Raises:
-            SolveError: if a sample has no finite solution, as with a NaN in its data.
+            SolveError: if a sample has no finite solution, as with a NaN in its data: it would make the weights NaN.
         """
         if not bool(torch.isfinite(solution.cost).all()):
             raise SolveError(str(diagnose(solution, self.feasible_tol)))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities import move_data_to_device, rank_zero_info
 from torch import Tensor
@@ -18,30 +19,12 @@ from jiio_lightning.data.dataset import ImageDataset
 from jiio_lightning.data.module import ImageDataModule
 from jiio_lightning.data.sampler import EvalBatches
 from jiio_lightning.metrics.extractors import Extractor
-from jiio_lightning.metrics.frechet import Provenance, Statistics, bootstrap_deviation, frechet_distance
+from jiio_lightning.metrics.frechet import Key, Statistics, bootstrap_deviation, frechet_distance
 from jiio_lightning.models.density import Density
+from jiio_lightning.tasks.interface import LatentModel
 
 NORMAL = 1.96
 """Standard deviations of a 95 % interval."""
-
-
-@runtime_checkable
-class Reconstructs(Protocol):
-    """A task that gives back what it is shown."""
-
-    def reconstruct(self, batch: ImageBatch) -> Tensor:
-        """Images ``(B, C, H, W)`` in [-1, 1]."""
-
-
-@runtime_checkable
-class Decodes(Protocol):
-    """A task with latents: what a density is fitted to, and what its samples are decoded by."""
-
-    def encode(self, batch: ImageBatch) -> Tensor:
-        """Latents ``(B, d)`` of the images."""
-
-    def decode(self, x: Tensor) -> Tensor:
-        """Images ``(B, C, H, W)`` in [-1, 1] of latents ``(B, d)``."""
 
 
 class FrechetDistance(Callback):
@@ -50,21 +33,22 @@ class FrechetDistance(Callback):
     ``test/<metric>_reconstruction`` is of the task's feasible reconstructions of the test images, ``test/<metric>_generation`` of
     images decoded from a density of the latents of training images (C.2), each with a 95 % interval ``_low``, ``_high`` over
     images. ``<metric>`` is ``fid`` with Inception's features and ``frechet_<name of the extractor>`` with others. The reference,
-    mean and covariance of the split's own features, is kept on disk and used again only for the same weights, data and count.
+    mean and covariance of the split's own features, is written to disk and read again only for the same weights, data and count.
 
     Args:
         extractor: of the features.
         reference: folder of the reference statistics.
         split: of the data whose images are the reference.
-        resamples: of the bootstrap of the interval; 0 leaves it out (with Inception's 2048 features each takes half a minute).
+        resamples: of the bootstrap of the interval, at least 2; 0 leaves it out (with Inception's 2048 features each takes half a
+            minute).
         density: of latents; without one nothing is generated.
         generated: images to generate.
-        latents: training images whose latents the density is fitted to.
+        latents: training images to whose latents the density is fitted.
         batch_size: images at once in what the data module's own batches do not cover.
         seed: of the density, its samples and the bootstrap.
 
     Raises:
-        ValueError: for counts that are impossible.
+        ValueError: for a single resample, which has no deviation.
     """
 
     def __init__(
@@ -72,18 +56,15 @@ class FrechetDistance(Callback):
         extractor: Extractor,
         reference: str = "runs/references",
         split: str = "test",
-        resamples: int = 20,
+        resamples: NonNegativeInt = 20,
         density: Density | None = None,
-        generated: int = 10_000,
-        latents: int = 10_000,
-        batch_size: int = 250,
+        generated: PositiveInt = 10_000,
+        latents: PositiveInt = 10_000,
+        batch_size: PositiveInt = 250,
         seed: int = 0,
     ) -> None:
-        if resamples == 1 or resamples < 0 or min(generated, latents) < 2 or batch_size < 1:
-            raise ValueError(
-                "a Frechet distance needs generated and latents >= 2, batch_size >= 1, and resamples 0 or >= 2, got "
-                f"{generated}, {latents}, {batch_size} and {resamples}"
-            )
+        if resamples == 1:
+            raise ValueError("the interval of a Frechet distance needs resamples >= 2, or 0 for none")
         self.extractor = extractor
         self.reference = Path(reference)
         self.split = split
@@ -98,10 +79,8 @@ class FrechetDistance(Callback):
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data = _images(trainer)
-        if not isinstance(pl_module, Reconstructs):
+        if not isinstance(pl_module, LatentModel):
             raise ValueError(f"{type(pl_module).__name__} does not reconstruct images: leave out the FrechetDistance callback")
-        if self.density is not None and not isinstance(pl_module, Decodes):
-            raise ValueError(f"{type(pl_module).__name__} has no latents: leave out the density of the FrechetDistance callback")
         self._batches = []
         found = self._reference_statistics(data, pl_module.device) if trainer.is_global_zero else None
         self._truth = trainer.strategy.broadcast(found)
@@ -118,15 +97,15 @@ class FrechetDistance(Callback):
         self._log(trainer, pl_module, "reconstruction", features if trainer.is_global_zero else None)
         if self.density is not None:
             latents = self._latents(trainer, pl_module)
-            made = self._generated_features(latents, pl_module) if trainer.is_global_zero else None
+            made = self._generated_features(self.density, latents, pl_module) if trainer.is_global_zero else None
             self._log(trainer, pl_module, "generation", made)
 
     def _log(self, trainer: Trainer, task: LightningModule, what: str, features: np.ndarray | None) -> None:
         """The distance of features that the first process holds."""
-        metrics = None if features is None else self._figures(what, features)
+        metrics = None if features is None else self._distance(what, features)
         task.log_dict(trainer.strategy.broadcast(metrics))
 
-    def _figures(self, what: str, features: np.ndarray) -> dict[str, float]:
+    def _distance(self, what: str, features: np.ndarray) -> dict[str, float]:
         assert self._truth is not None  # on_test_start
         value = frechet_distance(Statistics.of(features), self._truth)
         name = f"test/{self.extractor.metric}_{what}"
@@ -138,17 +117,17 @@ class FrechetDistance(Callback):
     def _reference_statistics(self, data: ImageDataModule, device: torch.device) -> Statistics:
         """Of the data's own images, from the disk if they are there."""
         dataset = data.dataset(self.split)
-        provenance = self._provenance(data, len(dataset))
+        key = self._key(data, len(dataset))
         path = self.reference / f"{self.extractor.metric}_{data.name}_{self.split}_{len(dataset)}.npz"
         if path.is_file():
-            return Statistics.load(path, provenance)
+            return Statistics.load(path, key)
         features = [self.extractor(batch.image).cpu() for batch in _walk(dataset, len(dataset), self.batch_size, device)]
         statistics = Statistics.of(torch.cat(features).numpy())
-        statistics.save(path, provenance)
+        statistics.save(path, key)
         rank_zero_info(f"reference of {self.extractor.metric}: {path}, {statistics.count} images of {data.name}/{self.split}")
         return statistics
 
-    def _provenance(self, data: ImageDataModule, count: int) -> Provenance:
+    def _key(self, data: ImageDataModule, count: int) -> Key:
         """All that the features of the reference are a function of; the manifest names the crop and the size."""
         manifest = data.prepared.manifest
         return {
@@ -161,7 +140,7 @@ class FrechetDistance(Callback):
             "image_shape": list(data.image_shape),
         }
 
-    def _latents(self, trainer: Trainer, task: Decodes | Any) -> Tensor:
+    def _latents(self, trainer: Trainer, task: LightningModule | Any) -> Tensor:
         """Of the first training images, each process its share, ``(N, d)``."""
         dataset = _images(trainer).dataset("train")
         place = (trainer.global_rank, trainer.world_size)
@@ -169,11 +148,9 @@ class FrechetDistance(Callback):
         rows = gather_rows([{"latent": task.encode(batch), "index": batch.index} for batch in batches])
         return torch.from_numpy(rows["latent"])
 
-    def _generated_features(self, latents: Tensor, task: Decodes | Any) -> np.ndarray:
+    def _generated_features(self, density: Density, latents: Tensor, task: LightningModule | Any) -> np.ndarray:
         """Of images decoded from the density fitted to ``latents``."""
-        assert self.density is not None
-        self.density.fit(latents, self.seed)
-        drawn = self.density.sample(self.generated, self.seed).to(task.device, latents.dtype)
+        drawn = density.fit(latents, self.seed).sample(self.generated, self.seed).to(task.device, latents.dtype)
         return torch.cat([self.extractor(task.decode(x)).cpu() for x in drawn.split(self.batch_size)]).numpy()
 
 

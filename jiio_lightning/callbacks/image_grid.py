@@ -1,9 +1,9 @@
-"""Pictures next to the numbers: what a task was given above what it made of it."""
+"""Pictures beside the metrics: what a task was given above what it made of it."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -11,14 +11,7 @@ from torch import Tensor
 from torchvision.utils import make_grid, save_image
 
 from jiio_lightning.callbacks.media import log_picture
-
-
-@runtime_checkable
-class Pictured(Protocol):
-    """A task that has something to show."""
-
-    def panels(self, batch: Any) -> dict[str, Tensor]:
-        """Images ``(B, C, H, W)`` in [-1, 1] of a batch, one row of the grid for each name, from top to bottom."""
+from jiio_lightning.tasks.interface import LatentModel
 
 
 class ImageGrid(Callback):
@@ -50,7 +43,7 @@ class ImageGrid(Callback):
             self._save(trainer, pl_module, batch, "test", "test.png")
 
     def _save(self, trainer: Trainer, task: LightningModule, batch: Any, stage: str, name: str) -> None:
-        if not trainer.is_global_zero or not isinstance(task, Pictured):
+        if not trainer.is_global_zero or not isinstance(task, LatentModel):
             return
         first = type(batch)(*(part[: self.count] for part in batch))
         grid = picture(torch.cat(list(task.panels(first).values())), len(first.image), self.enlarge)

@@ -6,21 +6,23 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
+from jsonargparse.typing import NonNegativeFloat, PositiveInt
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from jiio_lightning.core.equilibrium import Cell
 from jiio_lightning.core.inner import InnerSolution
 from jiio_lightning.core.jacobian import jacobian_penalty, mode_penalty
-from jiio_lightning.core.layers import Layers, SolvedLayer
+from jiio_lightning.core.layers import Layers
 from jiio_lightning.core.problem import InnerProblem
-from jiio_lightning.core.solvers.observers import Observer, RandomIterate
+from jiio_lightning.core.solvers.observers import RandomIterate
 from jiio_lightning.core.state import Augmented
 from jiio_lightning.randomness import sample_generators
-from jiio_lightning.tasks.interface import Regularised
+from jiio_lightning.tasks.interface import Regularised, Regularizer, Watch
 
 
-class JacobianRegularization(Callback):
-    """Adds ``coefficient * jacobian_penalty`` to the loss of a training step.
+class JacobianRegularization(Regularizer, Callback):
+    """Adds ``coefficient * jacobian_penalty + mode_coefficient * mode_penalty`` to the loss of a training step.
 
     Args:
         coefficient: lambda of Eq. 27 (C.4: 0.1 for 40 and 2 for 100 joint steps, 0.01 under attack, 0.5 for meta-learning); 0
@@ -34,16 +36,12 @@ class JacobianRegularization(Callback):
 
     def __init__(
         self,
-        coefficient: float = 0.1,
-        probes: int = 2,
-        mode_coefficient: float = 0.0,
+        coefficient: NonNegativeFloat = 0.1,
+        probes: PositiveInt = 2,
+        mode_coefficient: NonNegativeFloat = 0.0,
         at: Literal["trajectory", "end"] = "trajectory",
         seed: int = 0,
     ) -> None:
-        if min(coefficient, mode_coefficient) < 0 or probes < 1:
-            raise ValueError(
-                f"jacobian needs coefficients >= 0 and probes >= 1, got {coefficient}, {mode_coefficient} and {probes}"
-            )
         self.coefficient = coefficient
         self.probes = probes
         self.mode_coefficient = mode_coefficient
@@ -56,37 +54,31 @@ class JacobianRegularization(Callback):
             pl_module.regularizer = self
 
     def watch(self, step: int, index: Tensor, max_steps: int) -> JacobianWatch:
-        """What to look at during one solve, and the penalty after it.
-
-        Args:
-            step: of the optimiser.
-            index: of the samples in their data set ``(B,)``.
-            max_steps: budget of the solve.
-        """
         return JacobianWatch(self, sample_generators(self.seed, step, index), max_steps, index.device)
 
     def layers_penalty(self, step: int, index: Tensor, layers: Layers) -> Tensor:
-        """Both terms at the equilibria of one pass through a network without an inner problem, summed over its layers.
-
-        Args:
-            step: of the optimiser.
-            index: of the samples in their data set ``(B,)``.
-            layers: solved in this pass, at least one.
-        """
+        """Both terms at each layer's equilibrium, summed over the layers."""
         generators = sample_generators(self.seed, step, index)
-        return torch.stack([self._layer_penalty(layer, generators) for layer in layers.solved]).sum()
+        terms = [
+            self.jacobian_term(layer.f, layer.z, layer.x, generators) + self.mode_term(layer.f, layer.z, layer.x, layer.gap)
+            for layer in layers.solved
+        ]
+        return torch.stack(terms).sum()
 
-    def _layer_penalty(self, layer: SolvedLayer, generators: Sequence[torch.Generator]) -> Tensor:
-        total = layer.z.new_zeros(())
-        if self.coefficient:
-            probes = draw_probes(self.probes, layer.z, generators)
-            total = total + self.coefficient * jacobian_penalty(layer.f, layer.z, layer.x, probes)
-        if self.mode_coefficient:
-            total = total + self.mode_coefficient * mode_penalty(layer.f, layer.z, layer.x, torch.nan_to_num(layer.gap))
-        return total
+    def jacobian_term(self, f: Cell, z: Tensor, x: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        """Eq. 27 at (z, x) with its coefficient, a scalar."""
+        if not self.coefficient:
+            return z.new_zeros(())
+        return self.coefficient * jacobian_penalty(f, z, x, draw_probes(self.probes, z, generators))
+
+    def mode_term(self, f: Cell, z: Tensor, x: Tensor, gap: Tensor) -> Tensor:
+        """The hinge on the leading mode with its coefficient, a scalar; the power iteration starts at the gap ``(B, n)``."""
+        if not self.mode_coefficient:
+            return z.new_zeros(())
+        return self.mode_coefficient * mode_penalty(f, z, x, torch.nan_to_num(gap))
 
 
-class JacobianWatch:
+class JacobianWatch(Watch):
     """The penalty of one training step: draws its iterate before the solve, its probes after it."""
 
     def __init__(
@@ -96,32 +88,15 @@ class JacobianWatch:
         self.generators = generators
         draw = torch.stack([torch.rand((), generator=generator) for generator in generators]).to(device)
         self.iterate = RandomIterate(draw, max_steps)
-
-    @property
-    def observers(self) -> Sequence[Observer]:
-        """For the solve."""
-        return (self.iterate,) if self.settings.coefficient and self.settings.at == "trajectory" else ()
+        self.observers = (self.iterate,) if settings.coefficient and settings.at == "trajectory" else ()
 
     def penalty(self, problem: InnerProblem, solution: InnerSolution) -> Tensor:
-        """Both terms with their coefficients, a scalar with a graph to the weights."""
-        total = solution.cost.new_zeros(())
-        if self.settings.coefficient:
-            v = self._point(solution)
-            total = total + self.settings.coefficient * jacobian_penalty(
-                problem.f, v.z, v.x, draw_probes(self.settings.probes, v.z, self.generators)
-            )
-        if self.settings.mode_coefficient:
-            v = solution.v
-            total = total + self.settings.mode_coefficient * mode_penalty(
-                problem.f, v.z, v.x, torch.nan_to_num(problem.gradients(v).z)
-            )
-        return total
-
-    def _point(self, solution: InnerSolution) -> Augmented:
-        """The random iterate, or the end point."""
-        if not self.observers or self.iterate.value is None:
-            return solution.v
-        return Augmented.unpack(self.iterate.value, solution.v.hidden)
+        v = solution.v
+        at = v if self.iterate.value is None else Augmented.unpack(self.iterate.value, v.hidden)
+        jacobian = self.settings.jacobian_term(problem.f, at.z, at.x, self.generators)
+        if not self.settings.mode_coefficient:
+            return jacobian
+        return jacobian + self.settings.mode_term(problem.f, v.z, v.x, problem.gradients(v).z)
 
 
 def draw_probes(count: int, z: Tensor, generators: Sequence[torch.Generator]) -> Tensor:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import BasePredictionWriter
 from pytorch_lightning.utilities import rank_zero_info
+from torch import Tensor
 from torchvision.utils import save_image
 
-from jiio_lightning.callbacks.classified import write_classified
 from jiio_lightning.callbacks.image_grid import picture
 from jiio_lightning.data import FewShotFolder
+
+COLUMNS = 5
+"""Images a row of ``classified.png``, unless there are more classes."""
 
 
 class PredictionWriter(BasePredictionWriter):
@@ -23,8 +29,8 @@ class PredictionWriter(BasePredictionWriter):
 
     ``predictions.npz`` holds one array for each name that ``predict_step`` returns, one row a sample; for Generation these are
     latent ``(N, d)``, image ``(N, C, H, W)`` in [-1, 1], error ``(N,)`` and index ``(N,)``. ``images.png`` shows the first ones.
-    Of several processes each writes its own share, to ``predictions_<rank>.npz``. Of a folder of images that a net of few-shot
-    learning has named there are also ``predictions.csv`` and ``classified.png``.
+    Of several processes each writes its own share, to ``predictions_<rank>.npz``. If the data are a user's folder of few-shot
+    images there are also ``predictions.csv`` and ``classified.png``.
 
     Args:
         count: images in the picture.
@@ -50,3 +56,47 @@ class PredictionWriter(BasePredictionWriter):
         if trainer.is_global_zero and isinstance(data, FewShotFolder):
             write_classified(data, arrays["logits"][0], folder, self.count)
         rank_zero_info(f"predictions: {folder}/predictions{share}.npz with {', '.join(arrays)}")
+
+
+def write_classified(data: FewShotFolder, logits: Tensor, folder: Path, count: int) -> None:
+    """Write ``predictions.csv``: file, class, probability and the probability of each class; and ``classified.png``.
+
+    Args:
+        data: the episode, with the names of its classes and files.
+        logits: ``(Q, N)`` of the query images.
+        folder: where to.
+        count: query images in the picture.
+    """
+    probability = logits.softmax(dim=1)
+    best, chosen = (found.tolist() for found in probability.max(dim=1))
+    names = [data.classes[place] for place in chosen]
+    with (folder / "predictions.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "class", "probability", *(f"probability of {name}" for name in data.classes)])
+        writer.writerows(zip(data.files, names, best, *probability.T.tolist(), strict=True))
+    answers = [f"{name}\n{share:.0%}" for name, share in zip(names, best, strict=True)]
+    classified(data, answers[:count]).savefig(folder / "classified.png", dpi=130, bbox_inches="tight")
+
+
+def classified(data: FewShotFolder, answers: list[str]) -> Figure:
+    """The support images, a column a class, above the first query images with their answers."""
+    ways = len(data.classes)
+    support = data.episode.support[0].unflatten(0, (ways, -1)).transpose(0, 1)  # (K, N, 1, H, W)
+    columns, shots = max(ways, COLUMNS), len(support)
+    rows = shots + -(-len(answers) // columns)
+    figure = Figure(figsize=(1.1 * columns, 1.5 * rows), layout="constrained")
+    places = figure.subplots(rows, columns, squeeze=False)
+    for place in places.flat:
+        place.axis("off")
+    for row, images in zip(places, support, strict=False):
+        for place, image, name in zip(row, images, data.classes, strict=False):
+            _show(place, data, image, f"class {name}")
+    for place, image, answer in zip(places[shots:].flat, data.episode.query[0], answers, strict=False):
+        _show(place, data, image, answer)
+    return figure
+
+
+def _show(place: Axes, data: FewShotFolder, image: Tensor, title: str) -> None:
+    low, high = data.value_range
+    place.imshow(image[0].numpy(), cmap="gray", vmin=low, vmax=high)
+    place.set_title(title, fontsize="x-small", parse_math=False)

@@ -17,22 +17,22 @@ from jiio_lightning.callbacks.media import log_table
 from jiio_lightning.metrics.intervals import mean_interval, median_interval, share_interval
 
 SHARE = "accuracy"
-"""Where a figure's name begins so and it is 0 or 1 for each sample, its mean is a share."""
+"""Where the name of a metric begins so and each value is 0 or 1, its mean is a share."""
 
 
 class SampleMetrics(Callback):
     """Collects what ``test_step`` (of ``jiio test``) or ``validation_step`` (of ``jiio validate``) returns for each sample.
 
-    Over all processes, each sample once, it logs for every figure NAME
+    Over all processes, each sample once, it logs for every metric NAME
 
     * ``test/NAME``: the mean, and its 95 % interval ``test/NAME_low``, ``test/NAME_high`` (normal; Wilson's for an accuracy of
       0 or 1 a sample);
     * ``test/NAME_median`` and its 95 % interval ``test/NAME_median_low``, ``test/NAME_median_high``, between two order statistics
       and so exact for every distribution (an accuracy of 0 or 1 has none);
 
-    and writes them to ``<run folder>/samples_test.csv``. An interval that so few samples do not have is NaN. The mean takes the
-    place of the one that the task logs itself: it is the same in one process, while Lightning's mean over processes with unequal
-    numbers of samples is off (it rounds their average number down).
+    and writes them to ``<run folder>/samples_test.csv``. Where there are too few samples for an interval it is NaN. The mean
+    replaces the one that the task logs: they agree in one process, but Lightning's mean over processes with unequal numbers of
+    samples is off (it rounds their average number down).
     """
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class SampleMetrics(Callback):
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        if trainer.state.fn == TrainerFn.VALIDATING:  # within a fit the task's means will do
+        if trainer.state.fn == TrainerFn.VALIDATING:  # within a fit the task's means suffice
             self._keep(outputs)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -80,13 +80,13 @@ class SampleMetrics(Callback):
 
 
 def summary(name: str, values: np.ndarray) -> dict[str, float]:
-    """Mean, median and their 95 % intervals of a figure ``(N,)``, by the names they are logged under.
+    """Mean, median and their 95 % intervals of a metric ``(N,)``, by the names they are logged under.
 
     Raises:
         ValueError: if the values are not one number a sample.
     """
     if values.ndim != 1:
-        raise ValueError(f"the figure {name!r} has the shape {values.shape}: it is to be one number a sample")
+        raise ValueError(f"the metric {name!r} has the shape {values.shape}: it must be one number a sample")
     share = name.startswith(SHARE) and bool(np.isin(values, (0, 1)).all())
     low, high = share_interval(values) if share else mean_interval(values)
     metrics = {name: float(values.mean()), f"{name}_low": low, f"{name}_high": high}
@@ -101,7 +101,7 @@ def summary(name: str, values: np.ndarray) -> dict[str, float]:
 
 
 def write_rows(rows: Rows, path: Path) -> None:
-    """A CSV file with one column a name, ``index`` first; it replaces an older one in one go."""
+    """A CSV file with one column a name, ``index`` first, written whole or not at all."""
     names = ["index", *(name for name in rows if name != "index")]
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")

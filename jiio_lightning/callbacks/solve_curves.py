@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
-from torch.nn.utils import parametrize
 
 from jiio_lightning.callbacks.media import log_curves
 from jiio_lightning.core.inner import RESIDUALS
@@ -33,8 +32,7 @@ class SolveCurves(Callback):
         if batch_idx or not trainer.is_global_zero or not isinstance(pl_module, JIIOTask):
             return
         first, trace = type(batch)(*(part[: self.samples] for part in batch)), Trace()
-        with parametrize.cached():
-            pl_module.inner(pl_module.problem(first), pl_module.begin(first), [trace])
+        pl_module.solve(first, [trace])
         medians = torch.stack([now.residual.median(dim=0).values for now in trace.snapshots])  # (steps, 3)
         costs = [float(now.cost.mean()) for now in trace.snapshots]
         residuals = {f"residual_{name}": medians[:, i].tolist() for i, name in enumerate(RESIDUALS)}

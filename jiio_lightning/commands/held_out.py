@@ -53,10 +53,10 @@ def bench_on(batch: Any, model: JIIOTask, repeats: int = 1) -> Bench:
     problem = model.problem(batch)
     return Bench(
         problem,
-        partial(model.begin, batch),
+        partial(model.initial, batch),
         model.injected.resolve,
         partial(model.evaluate, batch, problem),
         repeats,
         plain=partial(model.start, batch),
-        learned=partial(model.informed_start, batch),
+        learned=partial(model.at_learned_start, batch),
     )

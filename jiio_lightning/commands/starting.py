@@ -91,7 +91,7 @@ def judge(task: JIIOTask, batches: Iterable[Any]) -> tuple[float, float]:
     for batch in batches:
         with parametrize.cached():
             problem = task.problem(batch)
-            for place, start in enumerate((task.start(batch), task.informed_start(batch))):
+            for place, start in enumerate((task.start(batch), task.at_learned_start(batch))):
                 z, _ = task.injected.resolve(problem, start.x, start.hidden)
                 sums[place] += float(problem.loss(z, start.x).sum())
         count += len(batch.index)

@@ -205,7 +205,7 @@ class JIIOTrainer(Trainer):
         self._load(model, datamodule, ckpt_path)
         contenders = {DEFAULT: Contender("joint", model.injected.budget(model), budgets)} | solvers
         wanting = [name for name, contender in solvers.items() if contender.begins == "learned"]
-        if wanting and not model.has_learned_start:
+        if wanting and not (model.learned_start and model.learned_start.fitted):
             raise ValueError(
                 f"{wanting[0]} starts at the learned start: run `jiio learn_start` on the checkpoint, or leave it out"
             )
@@ -307,7 +307,7 @@ class JIIOTrainer(Trainer):
             callback.setup(self, model, "test")
         model.to(self.strategy.root_device).eval()
         if begins and isinstance(model, JIIOTask):
-            model.check_start()
+            model.uses_learned_start()
 
 
 def _paper_baseline(model: JIIOTask) -> Nested:

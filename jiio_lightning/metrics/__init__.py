@@ -1,1 +1,1 @@
-"""Figures of merit: library metrics with the conventions that the tables need."""
+"""Metrics: library metrics with the conventions that the tables need."""

@@ -25,13 +25,7 @@ RESERVED = ("fid", "inception")
 
 
 class Extractor(ABC):
-    """A feature extractor. Nothing is read before the first use, so that a run file may name weights that are not there yet.
-
-    Attributes:
-        num_features: width of a feature vector.
-    """
-
-    num_features: int
+    """From images to features. Nothing is read before the first use: a run file may name weights that are not there yet."""
 
     @property
     @abstractmethod
@@ -45,15 +39,15 @@ class Extractor(ABC):
 
     @abstractmethod
     def __call__(self, image: Tensor) -> Tensor:
-        """Images ``(B, C, H, W)`` in [-1, 1] to features ``(B, num_features)``."""
+        """Images ``(B, C, H, W)`` in [-1, 1] to features ``(B, F)``."""
 
 
 class TrainedFeatures(Extractor):
-    """A small classifier of the same kind of images, trained by ``jiio fit --config experiments/runs/mnist_features.yaml``.
+    """A small classifier of the same kind of images, as ``experiments/runs/mnist_features.yaml`` trains one.
 
     Args:
         path: the weights that ``ExportFeatures`` wrote.
-        sha256: what they have to be; by default whatever they are, which is then recorded with each distance.
+        sha256: what their hash has to be; any unless given, and it is recorded with each distance.
 
     Raises (on first use):
         FileNotFoundError: if there is no such file.
@@ -68,16 +62,12 @@ class TrainedFeatures(Extractor):
     def metric(self) -> str:
         return f"frechet_{self._contents['name']}"
 
-    @property
-    def num_features(self) -> int:  # type: ignore[override]
-        return self._net.num_features
-
     @cached_property
     def fingerprint(self) -> str:
         if not self.path.is_file():
             raise FileNotFoundError(
                 f"there are no weights of a feature extractor in {self.path}: train them, for example by "
-                "`jiio fit --config experiments/runs/mnist_features.yaml`, or name others"
+                "`python -m experiments fit --config experiments/runs/mnist_features.yaml`, or name others"
             )
         return checked_hash(self.path, self.sha256)
 
@@ -93,13 +83,12 @@ class TrainedFeatures(Extractor):
     @cached_property
     def _contents(self) -> dict[str, Any]:
         self.fingerprint  # noqa: B018  # before anything is loaded
-        refusal = f"{self.path} holds no features that ExportFeatures wrote: name another file"
         try:
             contents = torch.load(self.path, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            raise ValueError(refusal) from error
+        except (RuntimeError, EOFError, pickle.UnpicklingError):
+            contents = None
         if not isinstance(contents, dict) or contents.get("format") != FORMAT:
-            raise ValueError(refusal)
+            raise ValueError(f"{self.path} holds no features that ExportFeatures wrote: name another file")
         check_name(contents["name"])
         return contents
 
@@ -116,23 +105,19 @@ class Inception(Extractor):
     torch-fidelity unpickles the file, so that a file with another hash is refused before it is opened.
 
     Args:
-        path: the weights; by default they are downloaded once, to torch's cache.
-        sha256: what they have to be.
+        path: the weights; downloaded once, to torch's cache, unless given.
+        sha256: what their hash has to be.
 
     Raises (on first use):
         FileNotFoundError: if there is no such file, or none can be downloaded.
         ValueError: if it has another hash.
     """
 
-    num_features = 2048
+    metric = "fid"
 
     def __init__(self, path: str | None = None, sha256: str = INCEPTION_SHA256) -> None:
         self.path = None if path is None else Path(path)
         self.sha256 = sha256
-
-    @property
-    def metric(self) -> str:
-        return "fid"
 
     @cached_property
     def fingerprint(self) -> str:
@@ -154,7 +139,7 @@ class Inception(Extractor):
     @cached_property
     def _net(self) -> nn.Module:
         self.fingerprint  # noqa: B018  # before anything is unpickled
-        return FeatureExtractorInceptionV3("inception-v3-compat", [str(self.num_features)], str(self._file))
+        return FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], str(self._file))
 
 
 def as_bytes(image: Tensor) -> Tensor:
@@ -163,7 +148,7 @@ def as_bytes(image: Tensor) -> Tensor:
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that cannot be part of a metric's, or that would pass for an FID.
+    """Refuse a name that cannot be part of a metric's name, or that would pass for an FID.
 
     Raises:
         ValueError: if it is not made of small letters, digits and underscores, or contains ``fid`` or ``inception``.
@@ -183,7 +168,7 @@ def checked_hash(path: Path, wanted: str | None) -> str:
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if wanted is not None and found != wanted.lower():
-        raise ValueError(f"{path} is not the file that was asked for, and was not loaded: its SHA-256 is {found}, not {wanted}")
+        raise ValueError(f"{path} was not loaded: its SHA-256 is {found}, not {wanted}")
     return found
 
 

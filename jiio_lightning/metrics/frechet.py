@@ -1,4 +1,4 @@
-"""The Frechet distance of two sets of images over named features (Heusel et al. 2017), and where its reference comes from."""
+"""The Frechet distance of two sets of images over named features (Heusel et al. 2017), and its reference on disk."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
 
-Provenance = dict[str, Any]
-"""What decides a set of features, as plain data."""
+Key = dict[str, Any]
+"""All that a set of features is a function of, as plain data."""
 
 
 @dataclass(frozen=True)
@@ -45,33 +45,31 @@ class Statistics:
         values = np.asarray(features, dtype=np.float64)
         return cls(values.mean(axis=0), np.atleast_2d(np.cov(values, rowvar=False)), len(values))
 
-    def save(self, path: Path, provenance: Provenance) -> None:
-        """Write them with what they are of, in one go and without pickle."""
+    def save(self, path: Path, key: Key) -> None:
+        """Write them with their key, whole or not at all, without pickle."""
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part")
         with part.open("wb") as file:
-            np.savez(
-                file, mean=self.mean, covariance=self.covariance, count=self.count, provenance=np.array(_canonical(provenance))
-            )
+            np.savez(file, mean=self.mean, covariance=self.covariance, count=self.count, key=np.array(json.dumps(key)))
         part.replace(path)
 
     @classmethod
-    def load(cls, path: Path, provenance: Provenance) -> Statistics:
+    def load(cls, path: Path, key: Key) -> Statistics:
         """Read what :meth:`save` has written.
 
         Raises:
-            ValueError: if they are of something else than ``provenance``, or cannot be read.
+            ValueError: if they have another key, or cannot be read.
         """
         try:
             with np.load(path, allow_pickle=False) as file:
-                found = json.loads(str(file["provenance"]))
+                found = json.loads(str(file["key"]))
                 statistics = cls(file["mean"], file["covariance"], int(file["count"]))
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(f"{path} holds no reference statistics ({error}): remove it, and they are made again") from error
-        wanted = json.loads(_canonical(provenance))
-        differing = sorted(key for key in {*found, *wanted} if found.get(key) != wanted.get(key))
+        wanted = json.loads(json.dumps(key))  # tuples are lists there
+        differing = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))
         if differing:
-            told = "; ".join(f"{key} is {found.get(key)!r}, wanted {wanted.get(key)!r}" for key in differing)
+            told = "; ".join(f"{name} is {found.get(name)!r}, wanted {wanted.get(name)!r}" for name in differing)
             raise ValueError(f"{path} holds statistics of something else: {told}. Remove it, or name another cache")
         return statistics
 
@@ -81,7 +79,7 @@ def frechet_distance(one: Statistics, other: Statistics) -> float:
 
     .. math:: \|m_1 - m_2\|^2 + \operatorname{tr}(C_1 + C_2 - 2 (C_1 C_2)^{1/2})
 
-    It is biased upwards for few images: compare figures of equal counts only (the paper's FIDs are of all test images).
+    It is biased upwards for few images: compare distances of equal counts only (the paper's FIDs are of all test images).
 
     Raises:
         ValueError: for features of different widths.
@@ -109,7 +107,3 @@ def bootstrap_deviation(features: np.ndarray, reference: Statistics, resamples: 
     random = np.random.default_rng(seed)
     draws = (random.integers(len(features), size=len(features)) for _ in range(resamples))
     return float(np.std([frechet_distance(Statistics.of(features[draw]), reference) for draw in draws], ddof=1))
-
-
-def _canonical(provenance: Provenance) -> str:
-    return json.dumps(provenance, sort_keys=True)

@@ -1,4 +1,4 @@
-"""The linear yardstick of a latent model: what PCA reconstructs with as many numbers."""
+"""The linear baseline of a latent model: what PCA reconstructs from as many numbers."""
 
 from __future__ import annotations
 
@@ -24,5 +24,5 @@ def pca_errors(pca: PCA, images: Tensor) -> Tensor:
 
 
 def pca_error(train: Tensor, test: Tensor, components: int) -> float:
-    """Mean squared error per pixel on test images ``(N, C, H, W)`` of a PCA fitted on train images, in their units."""
+    """Mean squared error per pixel on test images ``(N, C, H, W)`` of a PCA fitted to training images, in their units."""
     return float(pca_errors(fit_pca(train, components), test).mean())

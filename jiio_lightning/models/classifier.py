@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from jsonargparse.typing import PositiveInt
 from torch import Tensor
 
 from jiio_lightning.models.head import PooledHead
@@ -29,29 +30,25 @@ class ImageClassifier(Classifier):
         stem: channels between the convolutions of the stem (:class:`ImageInjection`).
 
     Raises:
-        ValueError: if the image's side is not a multiple of downscale, or there are fewer than two classes.
+        ValueError: if the image's side is not a multiple of downscale.
     """
 
     def __init__(
         self,
         channels: tuple[int, ...],
         image_shape: tuple[int, int, int],
-        num_classes: int = 10,
+        num_classes: PositiveInt = 10,
         downscale: Literal[1, 2, 4] = 1,
         expansion: int = 5,
         groups: int = 4,
         fusion_groups: int = 8,
         head_width: int = 16,
         features: int = 128,
-        pool: int = 4,
+        pool: PositiveInt = 4,
         stem: tuple[int, ...] | None = None,
     ) -> None:
         super().__init__()
         inputs, height, width = image_shape
-        if height % downscale or width % downscale:
-            raise ValueError(f"an image of {height}x{width} cannot be divided by downscale={downscale}")
-        if num_classes < 2:
-            raise ValueError(f"a classifier needs num_classes >= 2, got {num_classes}")
         self.num_classes = num_classes
         self.image_shape = (inputs, height, width)
         self.cell = MDEQCell(tuple(channels), (height // downscale, width // downscale), expansion, groups, fusion_groups)

@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from jsonargparse.typing import PositiveInt
 from torch import Tensor, nn
 
 from jiio_lightning.models.blocks import FiLM
@@ -42,31 +43,26 @@ class FiLMClassifier(ConditionalClassifier):
             What x does through the cell is a hash of the image in a fresh net: the logits' gradients in x of two images are all
             but orthogonal (cosine 0.04), so that what is learned of one says nothing of the other. Through the features it is
             0.4, and training leaves chance within its first steps.
-
-    Raises:
-        ValueError: if task is not positive.
     """
 
     def __init__(
         self,
-        task: int,
+        task: PositiveInt,
         channels: tuple[int, ...],
         image_shape: tuple[int, int, int],
-        num_classes: int = 5,
+        num_classes: PositiveInt = 5,
         downscale: Literal[1, 2, 4] = 1,
         expansion: int = 5,
         groups: int = 8,
         fusion_groups: int = 8,
         head_width: int = 16,
         features: int = 128,
-        pool: int = 4,
+        pool: PositiveInt = 4,
         stem: tuple[int, ...] | None = None,
         gain: float = 1.0,
         film_head: bool = True,
     ) -> None:
         super().__init__()
-        if task < 1:
-            raise ValueError(f"a task vector needs task >= 1 numbers, got {task}")
         self.task = task
         self.num_classes = num_classes
         self.base = ImageClassifier(

@@ -51,17 +51,12 @@ class PooledHead(nn.Module):
         features: channels that are pooled.
         groups: of the group norms.
         pool: side of the grid of means; 1 is MDEQ's.
-
-    Raises:
-        ValueError: if pool is below 1.
     """
 
     def __init__(
         self, channels: tuple[int, ...], outputs: int, width: int = 16, features: int = 128, groups: int = 8, pool: int = 4
     ) -> None:
         super().__init__()
-        if pool < 1:
-            raise ValueError(f"a pooled head needs pool >= 1, got {pool}")
         wide = 4 * width
         self.widen = nn.ModuleList(Bottleneck(inputs, width, wide, groups) for inputs in channels)
         self.down = nn.ModuleList(

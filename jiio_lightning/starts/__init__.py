@@ -1,4 +1,4 @@
-"""Learned starts: where the solve of a trained net begins, regressed from problems that it has solved."""
+"""Learned starts: where the solves of a trained net begin, regressed from problems that are solved already."""
 
 from jiio_lightning.starts.base import LearnedStart
 from jiio_lightning.starts.class_perturbation import ClassPerturbation

@@ -1,4 +1,4 @@
-"""What every learned start is: tensors that exist once they have been fitted, and that travel with the weights."""
+"""What every learned start is: tensors that are fitted once and saved with the weights."""
 
 from __future__ import annotations
 
@@ -11,26 +11,37 @@ from torch import Tensor, nn
 
 
 class LearnedStart(nn.Module, ABC):
-    """A start that is regressed from solved problems (``jiio learn_start``), and kept in the checkpoint beside the weights.
+    """A start that is regressed from solved problems (``jiio learn_start``) and saved in the checkpoint with the weights.
 
-    It changes where a solve begins, never what is solved. Without tensors it is not fitted, and a solve begins where the task
-    says; a checkpoint from before is such a one.
+    It changes where a solve begins, never what is solved. It has no tensors until it is fitted, and then neither does its
+    checkpoint. A subclass says in ``regress`` what it fits, and in ``forward`` where a solve begins.
+
+    Example:
+        >>> class Mean(LearnedStart):
+        ...     def regress(self, *, x):
+        ...         return {"mean": x.mean(dim=0)}
+        ...     def forward(self, count):
+        ...         return self.mean.expand(count, -1)
+        >>> start = Mean()
+        >>> start.fit({"x": torch.tensor([[1.0], [3.0]])})
+        >>> start(2).tolist(), list(start.state_dict())
+        ([[2.0], [2.0]], ['mean'])
     """
 
     least: int = 1
-    """Fewest solved samples that it can be fitted to."""
+    """Fewest solved samples for a fit."""
 
     @property
     def fitted(self) -> bool:
-        """Whether there is something to start from."""
+        """Whether a solve can begin here."""
         return bool(self._buffers)
 
     def clear(self) -> None:
-        """Forget it: the weights have changed."""
+        """Forget the fit: the weights have changed."""
         self._buffers.clear()
 
     def fit(self, examples: Mapping[str, Tensor]) -> None:
-        """Regress from solved problems, the rows of all tensors.
+        """Fit to solved problems, one row of each tensor a problem.
 
         Raises:
             ValueError: if they are too few, or not finite.
@@ -48,10 +59,10 @@ class LearnedStart(nn.Module, ABC):
 
     @abstractmethod
     def regress(self, **examples: Tensor) -> dict[str, Tensor]:
-        """The tensors to keep, by name."""
+        """The tensors of the fit, by name."""
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
-        """What the checkpoint has, whatever there was before: nothing is missing and nothing unexpected."""
+        """Take whatever the checkpoint has, and forget what was there: no key is missing or unexpected."""
         self.clear()
         for name, tensor in state_dict.items():
             if name.startswith(prefix):

@@ -14,12 +14,12 @@ class ClassPerturbation(LearnedStart):
 
     .. math:: \bar\delta_c = \frac{1}{N_c} \sum_{i : y_i = c} \delta_i^*
 
-    Only its direction counts: an attack starts from the allowed perturbation that goes farthest that way. A class without
-    examples starts at 0.
+    Only its direction matters: an attack begins at the allowed perturbation that goes farthest in it. For a class without
+    examples it begins at 0.
     """
 
     directions: Tensor
-    """One a class ``(num_classes, d)``."""
+    """One for each class ``(num_classes, d)``."""
 
     def regress(self, *, x: Tensor, label: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
         """From perturbations ``(N, d)`` of images with labels ``(N,)``."""
@@ -27,7 +27,7 @@ class ClassPerturbation(LearnedStart):
         return {"directions": (member.T @ x) / member.sum(dim=0).clamp_min(1).unsqueeze(1)}
 
     def forward(self, label: Tensor) -> Tensor:
-        """Directions ``(B, d)`` for the classes ``(B,)``; 0 for one that was not met."""
+        """Directions ``(B, d)`` for the classes ``(B,)``; 0 for one without examples."""
         known = label < len(self.directions)
         found = self.directions[torch.where(known, label, 0)]
         return torch.where(known.unsqueeze(1), found, 0.0)

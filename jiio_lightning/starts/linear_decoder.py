@@ -10,7 +10,7 @@ from torch import Tensor
 from jiio_lightning.starts.base import LearnedStart
 
 JITTER = 1e-6
-"""Share of the latents' mean variance that is added to each: a latent that never moves has a precision all the same."""
+"""Share of the latents' mean variance that is added to each variance: a latent that never moves gets a finite precision."""
 
 
 class LinearDecoder(LearnedStart):
@@ -24,11 +24,11 @@ class LinearDecoder(LearnedStart):
 
     .. math:: x_0 = \arg\min_x \| \hat y - M (A x + b) \|^2 + \sigma^2 (x - m)^\top \Sigma^{-1} (x - m), \quad z_0 = Z x_0 + c
 
-    For the image itself, and for pixels that are left out, this is the mode of the posterior; another M, and noise of the
-    measurement, would weigh the ridge otherwise, which a start can do without. It serves every M without being fitted again.
+    For the image itself, and for pixels that are left out, this is the mode of the posterior. Another M, and noise of the
+    measurement, would weigh the ridge differently, which does not matter for a start. One fit serves every M.
 
     Args:
-        latent: d. A fit takes 2 (d + 1) solved images at least.
+        latent: d. A fit needs at least 2 (d + 1) solved images.
     """
 
     columns: Tensor
@@ -70,8 +70,8 @@ class LinearDecoder(LearnedStart):
 
         Args:
             y: ``(B, ...)``.
-            measure: M, images ``(B, C, H, W)`` to the shape of y; the image itself unless given, where one system serves the
-                batch. Else B (d + 1) measurements are held at once.
+            measure: M, images ``(B, C, H, W)`` to the shape of y; the image itself unless given, with one linear system for the
+                whole batch. With M there are B (d + 1) measurements in memory.
         """
         if measure is None:
             seen = self.columns.flatten(1).unsqueeze(0)

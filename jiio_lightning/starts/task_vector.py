@@ -10,15 +10,15 @@ from torch import Tensor
 from jiio_lightning.starts.base import LearnedStart
 
 STRENGTHS = np.logspace(0, 5, 11)
-"""Of the ridge, for standardised features; the best one in leave-one-out counts."""
+"""Strengths of the ridge to choose from, for standardised features."""
 
 
 class TaskVector(LearnedStart):
     r"""Task vectors by ridge regression from features of the support set, :math:`x_0 = W \phi + w`.
 
-    The features :math:`\phi` are summaries of the support images' equilibria at x = 0, where every
-    solve of a task vector has them anyway, averaged over the images of a class, in the order of the labels. The strength of the
-    ridge is chosen by the leave-one-out error.
+    The features :math:`\phi` are summaries of the support images' equilibria at x = 0, which every solve of a task vector
+    computes anyway, averaged over the images of a class, in the order of the labels. The strength of the ridge is chosen by the
+    leave-one-out error.
     """
 
     least = 32

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.utils import parametrize
 
 from jiio_lightning.attacks.base import Attack, Attacked
-from jiio_lightning.attacks.named import CLEAN, JIIO, named_attack
+from jiio_lightning.attacks.joint import SolverAttack
+from jiio_lightning.attacks.named import CLEAN, JIIO, NAMED
 from jiio_lightning.attacks.target import Target
 from jiio_lightning.attacks.threat import ThreatModel
 from jiio_lightning.core.inner import InnerSolver
@@ -18,12 +19,14 @@ from jiio_lightning.core.problem import InnerProblem
 from jiio_lightning.core.solvers.base import FixedPoint
 from jiio_lightning.core.state import Augmented
 from jiio_lightning.core.steps import Normalised, Sign
+from jiio_lightning.core.weights import cached_weights
 from jiio_lightning.models.interface import Classifier
 from jiio_lightning.starts import ClassPerturbation
 from jiio_lightning.tasks.base import JIIOTask
+from jiio_lightning.tasks.generation import check_images
 
 UNCONVERGED = 1e-3
-"""Relative residual above which the equilibrium behind a verdict does not count as one."""
+"""Relative residual of the re-solved z above which a verdict is not that of an equilibrium."""
 
 
 class AdversarialTraining(JIIOTask):
@@ -53,7 +56,7 @@ class AdversarialTraining(JIIOTask):
         seed: of random starts, which are functions of (seed, step, sample).
 
     Raises:
-        ValueError: for an eps, a norm or an outer gradient that cannot be meant.
+        ValueError: for an eps, a norm or an outer gradient without a meaning.
     """
 
     def __init__(
@@ -83,35 +86,40 @@ class AdversarialTraining(JIIOTask):
         self.seed = seed
         self.learned_start: ClassPerturbation = ClassPerturbation()
 
+    def problem(self, batch) -> InnerProblem:  # noqa: ANN001
+        """Eq. 26: minus the cross-entropy of each image, delta ``(B, C * H * W)`` in the ball, and in the pixel box if wanted.
+
+        Raises:
+            ValueError: if images or labels do not fit the net, or an image leaves [0, 1].
+        """
+        check_attackable(batch.image, batch.label, self.net)
+        pixels = batch.image.flatten(1)
+
+        def f(z: Tensor, delta: Tensor) -> Tensor:
+            return self.net.f(z, pixels + delta)
+
+        def loss(z: Tensor, delta: Tensor) -> Tensor:
+            return -F.cross_entropy(self.net.h(z), batch.label, reduction="none")
+
+        return InnerProblem(f, loss, self.threat.projection(pixels))
+
     def target(self, batch) -> Target:  # noqa: ANN001
         """What there is to attack in a batch."""
-        return Target(self.net, batch.image, batch.label, batch.index, self.threat, self.injected.resolve, self.seed)
-
-    def problem(self, batch) -> InnerProblem:  # noqa: ANN001
-        """Eq. 26: minus the cross-entropy, delta in the ball."""
-        return self.target(batch).problem
+        problem, resolve = self.problem(batch), self.injected.resolve
+        return Target(problem, self.net, batch.image, batch.label, batch.index, self.threat, resolve, self.seed)
 
     def start(self, batch) -> Augmented:  # noqa: ANN001
         """delta = 0, or random; z = 0, or the equilibrium there; mu = 0."""
-        target = self.target(batch)
         self._check_step(self.injected.budget(self))
+        target = self.target(batch)
         random = self.random_start and self.training
         return target.start(target.random(self.global_step) if random else target.zero(), self.warm)
 
-    def informed_start(self, batch) -> Augmented:  # noqa: ANN001
+    def at_learned_start(self, batch) -> Augmented:  # noqa: ANN001
         """The perturbation that was best for the image's class; z = 0, or the equilibrium there; mu = 0."""
-        target = self.target(batch)
         self._check_step(self.injected.budget(self))
-        return target.start(self._learned_perturbation(target), self.warm)
-
-    def first_perturbation(self, target: Target) -> Tensor:
-        """Where the run file's own attack begins ``(B, d)``: 0 unless its solver wants the learned start."""
-        if not self.wants_learned_start:
-            return target.zero()
-        return self._learned_perturbation(target)
-
-    def _learned_perturbation(self, target: Target) -> Tensor:
-        return self.threat.farthest(target.pixels, self.learned_start(target.label))
+        target = self.target(batch)
+        return target.start(self.threat.farthest(target.pixels, self.learned_start(target.label)), self.warm)
 
     def examples(self, batch, start: Augmented, v: Augmented) -> dict[str, Tensor]:  # noqa: ANN001
         """Perturbations and labels."""
@@ -137,18 +145,22 @@ class AdversarialTraining(JIIOTask):
             return {k: v.mean() for k, v in self.evaluate(batch, problem, v.z, v.x).items()}
 
     def attack(self, name: str) -> Attack:
-        """One of ``own_attacks``, or a named one; ``jiio`` is the run file's ``solver.test``.
+        """One of ``own_attacks``, of ``attacks.NAMED``, or ``jiio``: the run file's ``solver.test`` from where the task begins.
 
         Raises:
-            ValueError: for a name that nobody has.
+            ValueError: for an unknown name.
         """
         if name in self.own_attacks:
             return self.own_attacks[name]
+        if name in NAMED:
+            return NAMED[name]()
+        if name != JIIO:
+            raise ValueError(f"there is no attack {name!r}: choose from {', '.join([*NAMED, JIIO, *self.own_attacks])}")
         self._check_step(self.injected.budget(self))
-        return named_attack(name, self.injected.budget(self), self.warm, self.first_perturbation)
+        return SolverAttack(self.injected.budget(self), first=self.initial)
 
     def _check_step(self, solver: InnerSolver) -> None:
-        """The steepest step of one norm is a weak one in another's ball, and a weak attack looks like a robust net.
+        """Refuse the steps of the other norm: they are weak in this ball, and a weak attack looks like a robust net.
 
         Raises:
             ValueError: if a solver takes the other norm's steps.
@@ -162,9 +174,9 @@ class AdversarialTraining(JIIOTask):
 
     @torch.no_grad()
     def attacked(self, batch, names: tuple[str, ...]) -> dict[str, Attacked]:  # noqa: ANN001
-        """The outcome of each attack by its name, judged at z solved again."""
+        """The outcome of each attack by its name, judged at z re-solved."""
         target = self.target(batch)
-        with parametrize.cached():
+        with cached_weights(self):
             return {name: self.attack(name)(target) for name in names}
 
     def validation_step(self, batch, batch_idx: int) -> dict[str, Tensor]:  # noqa: ANN001
@@ -192,7 +204,7 @@ class AdversarialTraining(JIIOTask):
 
 
 def metrics(attacked: dict[str, Attacked]) -> dict[str, Tensor]:
-    """Per-sample metrics ``(B,)`` of each attack: accuracy, cross-entropy, and how well z was solved again for them."""
+    """Per-sample metrics ``(B,)`` of each attack: accuracy, cross-entropy, and how well z was re-solved."""
     found: dict[str, Tensor] = {}
     for name, outcome in attacked.items():
         verdict = outcome.verdict
@@ -203,3 +215,23 @@ def metrics(attacked: dict[str, Attacked]) -> dict[str, Tensor]:
             f"unconverged_{name}": (verdict.residual > UNCONVERGED).float(),
         }
     return found
+
+
+def check_attackable(image: Tensor, label: Tensor, net: Classifier) -> None:
+    """Refuse images and labels that the net or the unit of eps does not fit.
+
+    Raises:
+        ValueError: if so.
+    """
+    check_images(image, net)
+    low, high = float(image.amin()), float(image.amax())
+    if not (low >= 0 and high <= 1):
+        raise ValueError(
+            f"eps is in units of pixels in [0, 1], the images go from {low:.3g} to {high:.3g}: set data.value_range: [0, 1]"
+        )
+    first, last = int(label.amin()), int(label.amax())
+    if not 0 <= first <= last < net.num_classes:
+        raise ValueError(
+            f"labels go from {first} to {last} and the net knows {net.num_classes} classes: "
+            "set model.net.num_classes to the data's"
+        )

@@ -7,12 +7,11 @@ from torch import Tensor
 from jiio_lightning.core.outer import DualReuse, Loss, OuterGradient
 from jiio_lightning.core.problem import InnerProblem
 from jiio_lightning.metrics.psnr import SSIM_WINDOW, psnr, ssim
-from jiio_lightning.models.interface import Generator
-from jiio_lightning.tasks.interface import LatentModel
+from jiio_lightning.models.interface import Classifier, Generator
 from jiio_lightning.tasks.latent_optimisation import LatentOptimisation
 
 
-class Generation(LatentOptimisation, LatentModel):
+class Generation(LatentOptimisation):
     r"""Trains a decoder without an encoder: the latent of an image is the one that reconstructs it best (Eq. 20).
 
     .. math:: \min_\theta \sum_i \| y_i - h_\theta(z_i^*) \|^2 \quad \text{with} \quad
@@ -69,14 +68,14 @@ def reconstruction_metrics(image: Tensor, target: Tensor) -> dict[str, Tensor]:
     return metrics | ({"ssim": ssim(image, target, data_range=2.0)} if large else {})
 
 
-def check_images(image: Tensor, net: Generator) -> None:
-    """Refuse images of another shape than the net makes.
+def check_images(image: Tensor, net: Generator | Classifier) -> None:
+    """Refuse images of another shape than the net's.
 
     Raises:
         ValueError: if they are.
     """
     if tuple(image.shape[1:]) != tuple(net.image_shape):
         raise ValueError(
-            f"the data has images of {tuple(image.shape[1:])} and the net makes {tuple(net.image_shape)}: "
+            f"the data has images of {tuple(image.shape[1:])} and the net is for {tuple(net.image_shape)}: "
             "set model.net.image_shape to the data's, or choose other data"
         )

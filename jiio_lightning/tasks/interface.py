@@ -1,24 +1,103 @@
-"""What callbacks and commands ask of a module, whether it has an inner problem or not."""
+"""What callbacks and commands ask of a task, and what they inject into one."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 from pytorch_lightning import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
 
+from jiio_lightning.core.inner import InnerSolution, InnerSolver
+from jiio_lightning.core.layers import Layers
+from jiio_lightning.core.problem import InnerProblem
+from jiio_lightning.core.solvers.observers import Observer
 from jiio_lightning.models.interface import Generator
 
 
-class Regularised(LightningModule):
-    """A module whose training step adds the penalty that the JacobianRegularization callback injects."""
+class InjectedSolver(ABC):
+    """The inner solvers of a task and how their solutions are judged; the AugmentedDEQSolver callback is one.
 
-    regularizer: Any = None
+    Attributes:
+        trust_tol: residual of z and mu below which a solution gives a gradient.
+        learned_start: whether evaluation begins at the task's learned start.
+    """
+
+    trust_tol: float
+    learned_start: bool
+
+    @abstractmethod
+    def budget(self, task: nn.Module) -> InnerSolver:
+        """The inner solver of the task's present mode."""
+
+    @abstractmethod
+    def resolve(self, problem: InnerProblem, x: Tensor, hidden: int) -> tuple[Tensor, Tensor]:
+        """z re-solved at x ``(B, d)`` to a tight tolerance: z ``(B, n)`` and its relative residual ``(B,)``."""
+
+    @abstractmethod
+    def trusted(self, solution: InnerSolution) -> Tensor:
+        """``(B,)`` bool: the samples whose solution gives a gradient."""
+
+    @abstractmethod
+    def statistics(self, solution: InnerSolution) -> dict[str, Tensor]:
+        """Metrics of a solve to log, by name."""
+
+    @abstractmethod
+    def check(self, solution: InnerSolution) -> None:
+        """Warn of a solution that is not feasible.
+
+        Raises:
+            SolveError: for one that would spoil the weights.
+        """
+
+
+class Watch:
+    """The penalty of one training step; this one is 0 and observes nothing.
+
+    Attributes:
+        observers: of the inner solve.
+    """
+
+    observers: Sequence[Observer] = ()
+
+    def penalty(self, problem: InnerProblem, solution: InnerSolution) -> Tensor:
+        """A scalar with a graph to the weights."""
+        return solution.cost.new_zeros(())
+
+
+class Regularizer:
+    """Where training penalties come from; this one has none. The JacobianRegularization callback is the other one."""
+
+    def watch(self, step: int, index: Tensor, max_steps: int) -> Watch:
+        """The penalty of one training step, to be asked for before its inner solve.
+
+        Args:
+            step: of the optimiser.
+            index: of the samples in their data set ``(B,)``.
+            max_steps: budget of the solve.
+        """
+        return Watch()
+
+    def layers_penalty(self, step: int, index: Tensor, layers: Layers) -> Tensor:
+        """The penalty of a pass through a network whose layers are equilibria, for modules without an inner problem.
+
+        Args:
+            step: of the optimiser.
+            index: of the samples in their data set ``(B,)``.
+            layers: solved in the pass, at least one.
+        """
+        return layers.solved[0].z.new_zeros(())
+
+
+class Regularised(LightningModule):
+    """A module whose training step adds the penalty of the regularizer that is injected."""
+
+    regularizer: Regularizer = Regularizer()
 
 
 class LatentModel(ABC):
-    """A module with a latent for each image: it is sampled, compared with PCA and judged by Frechet distances.
+    """A module with a latent for each image: it is pictured, sampled, compared with PCA and judged by Frechet distances.
 
     Attributes:
         net: from latents to images.
@@ -39,3 +118,7 @@ class LatentModel(ABC):
     @abstractmethod
     def reconstruct(self, batch: Any) -> Tensor:
         """Images ``(B, C, H, W)`` in [-1, 1] of the batch's own latents."""
+
+    @abstractmethod
+    def panels(self, batch: Any) -> dict[str, Tensor]:
+        """Images ``(B, C, H, W)`` in [-1, 1] of a batch, one row of a picture for each name, from top to bottom."""

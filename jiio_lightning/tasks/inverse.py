@@ -74,7 +74,7 @@ class Inverse(LatentOptimisation):
         self.seed = seed
 
     def setup(self, stage: str) -> None:
-        """Refuse what cannot be meant before any work begins.
+        """Refuse settings without a meaning before any work begins.
 
         Raises:
             ValueError: if an unsupervised task is to be trained, or the images do not span [-1, 1].
@@ -91,7 +91,7 @@ class Inverse(LatentOptimisation):
             )
 
     @torch.no_grad()
-    def informed_start(self, batch) -> Augmented:  # noqa: ANN001
+    def at_learned_start(self, batch) -> Augmented:  # noqa: ANN001
         """x and z of a linear model of the net, which the generator's checkpoint brings, for this measurement; mu = 0."""
         measurement = self.measurement(batch)
         x, z = self.learned_start(measurement.y, measurement.apply)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.utils import parametrize
 
 from jiio_lightning.core.outer import OuterGradient
 from jiio_lightning.core.problem import InnerProblem
@@ -12,9 +11,10 @@ from jiio_lightning.core.state import Augmented
 from jiio_lightning.models.interface import Generator
 from jiio_lightning.starts import LinearDecoder
 from jiio_lightning.tasks.base import JIIOTask
+from jiio_lightning.tasks.interface import LatentModel
 
 
-class LatentOptimisation(JIIOTask):
+class LatentOptimisation(JIIOTask, LatentModel):
     """x is the latent of an image, found for each image by the inner solver; h(z) is the image.
 
     Args:
@@ -43,7 +43,7 @@ class LatentOptimisation(JIIOTask):
         return Augmented.start(batch.image.new_zeros(len(batch.image), self.net.latent), self.net.hidden)
 
     @torch.no_grad()
-    def informed_start(self, batch) -> Augmented:  # noqa: ANN001
+    def at_learned_start(self, batch) -> Augmented:  # noqa: ANN001
         """x and z of a linear model of the net, mu = 0."""
         x, z = self.learned_start(batch.image)
         return Augmented(z, torch.zeros_like(z), x)
@@ -60,29 +60,23 @@ class LatentOptimisation(JIIOTask):
     def reconstruct(self, batch) -> Tensor:  # noqa: ANN001
         """Feasible reconstructions ``(B, C, H, W)``."""
         _, _, z, _ = self.feasible(batch)
-        with parametrize.cached():
-            return self.net.h(z)
+        return self.net.h(z)
 
     @torch.no_grad()
     def encode(self, batch) -> Tensor:  # noqa: ANN001
         """Latents ``(B, d)`` of the images: x at the solution of the inner problem."""
-        _, solution, _, _ = self.feasible(batch)
+        _, solution = self.solve(batch)
         return solution.v.x
 
     @torch.no_grad()
     def decode(self, x: Tensor) -> Tensor:
-        """Images ``(B, C, H, W)`` of latents ``(B, d)``: h at the equilibrium of f, solved tightly."""
-        with parametrize.cached():
-            z, _ = self.injected.resolve(InnerProblem(self.net.f, _nothing), x, self.net.hidden)
-            return self.net.h(z)
+        """Images ``(B, C, H, W)`` of latents ``(B, d)``: h at the equilibrium of f, solved to a tight tolerance."""
+        problem = InnerProblem(self.net.f, lambda z, x: z.new_zeros(len(z)))  # only its constraint matters
+        z, _ = self.resolve(problem, x, self.net.hidden)
+        return self.net.h(z)
 
     def predict_step(self, batch, batch_idx: int) -> dict[str, Tensor]:  # noqa: ANN001
         """``latent``, ``image``, ``error`` and ``index`` of each sample."""
         problem, solution, z, _ = self.feasible(batch)
         error = self.evaluate(batch, problem, z, solution.v.x)["error"]
         return {"latent": solution.v.x, "image": self.net.h(z), "error": error, "index": batch.index}
-
-
-def _nothing(z: Tensor, x: Tensor) -> Tensor:
-    """The loss of a problem that only its constraint is wanted of."""
-    return z.new_zeros(len(z))

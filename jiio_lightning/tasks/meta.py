@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+from jsonargparse.typing import NonNegativeFloat
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
-from torch.nn.utils import parametrize
 
 from jiio_lightning.core.equilibrium import Cell
+from jiio_lightning.core.inner import InnerSolution
 from jiio_lightning.core.outer import FixedInput, FullKKT, Loss, Surrogate
 from jiio_lightning.core.problem import InnerProblem
 from jiio_lightning.core.solvers.anderson import Anderson
@@ -18,7 +19,7 @@ from jiio_lightning.core.state import Augmented
 from jiio_lightning.models.interface import ConditionalClassifier
 from jiio_lightning.starts import TaskVector
 from jiio_lightning.starts.task_vector import class_means
-from jiio_lightning.tasks.base import Followed, JIIOTask
+from jiio_lightning.tasks.base import JIIOTask, trusted_rows
 from jiio_lightning.tasks.episodes import check_episodes, episode_metrics
 
 UNSOLVED = 0.3
@@ -56,9 +57,6 @@ class MetaLearning(JIIOTask):
         warm: solves z at x = 0 before each inner solve; Anderson, 6 steps, unless given. At z = 0 the group norms of the head see
             maps without variance: dl/dz is 10^5 times what it is at an equilibrium once their biases have moved, mu takes it up,
             and a step in x that looks back on its gradients never recovers. Training from z = 0 stays at chance.
-
-    Raises:
-        ValueError: for a negative penalty or weight.
     """
 
     def __init__(
@@ -68,14 +66,12 @@ class MetaLearning(JIIOTask):
         through_input: FullKKT | None = None,
         learning_rate: float = 1e-3,
         one_cycle: bool = True,
-        penalty: float = 1.0,
-        support_weight: float = 0.0,
+        penalty: NonNegativeFloat = 1.0,
+        support_weight: NonNegativeFloat = 0.0,
         queries: FixedPoint | None = None,
         warm: FixedPoint | None = None,
     ) -> None:
         super().__init__(outer, learning_rate, one_cycle)
-        if min(penalty, support_weight) < 0:
-            raise ValueError(f"penalty and support_weight cannot be negative, got {penalty} and {support_weight}")
         self._warned = False
         self.net = net
         self.fixed_input = outer
@@ -92,7 +88,7 @@ class MetaLearning(JIIOTask):
         label = batch.support_label
 
         def loss(z: Tensor, x: Tensor) -> Tensor:
-            return self._figures(z, x, label)["loss"] + self.penalty * x.square().mean(dim=1)
+            return self._metrics(z, x, label)["loss"] + self.penalty * x.square().mean(dim=1)
 
         return InnerProblem(packed(self.net, batch.support), loss)
 
@@ -105,7 +101,7 @@ class MetaLearning(JIIOTask):
             return replace(start, z=self.warm(lambda z: f(z, start.x), start.z).value)
 
     @torch.no_grad()
-    def informed_start(self, batch) -> Augmented:  # noqa: ANN001
+    def at_learned_start(self, batch) -> Augmented:  # noqa: ANN001
         """x by regression from the support images' equilibria at x = 0, and z as it is there; mu = 0."""
         start = self.start(batch)
         return replace(start, x=self.learned_start(self._seen(batch, start)))
@@ -122,34 +118,39 @@ class MetaLearning(JIIOTask):
 
     def outer_loss(self, batch, problem: InnerProblem) -> Loss:  # noqa: ANN001
         """The mean cross-entropy of the query images, of their own z."""
-        return lambda z, x: self._figures(z, x, batch.query_label)["loss"]
+        return lambda z, x: self._metrics(z, x, batch.query_label)["loss"]
 
     @torch.no_grad()
-    def follow(self, batch, v: Augmented) -> Followed:  # noqa: ANN001
-        """The query images' equilibria at x*, and mu = 0."""
+    def follow(self, batch, x: Tensor) -> tuple[Augmented, Tensor]:  # noqa: ANN001
+        """The equilibria of the query images at x* ``(T, d)``, with mu = 0, and their relative residual ``(T,)``."""
         f = packed(self.net, batch.query)
-        start = Augmented.start(v.x, batch.query_label.shape[1] * self.net.hidden)
-        solution = self.queries(lambda z: f(z, v.x), start.z)
-        return Followed(replace(start, z=solution.value), solution.residual)
+        start = Augmented.start(x, batch.query_label.shape[1] * self.net.hidden)
+        solution = self.queries(lambda z: f(z, x), start.z)
+        return replace(start, z=solution.value), solution.residual
 
-    def outer_gradient(self, batch, problem: InnerProblem, v: Augmented, followed: Followed) -> Surrogate:  # noqa: ANN001
-        """Both parts, and the term of the inner optimum; logs ``accuracy`` and ``loss`` of the query images, and how well the
-        linear systems were solved: ``residual_adjoint`` with x* held fixed, ``residual_through`` (Eq. 17) through it.
+    def outer_gradient(self, batch, problem: InnerProblem, solution: InnerSolution) -> Surrogate:  # noqa: ANN001
+        """Both parts, and the term of the inner optimum; 0 for tasks of which support or query images are not trusted.
+
+        Logs ``accuracy`` and ``loss`` of the query images, and relative residuals: ``residual_followed`` of their z,
+        ``residual_adjoint`` of the part with x* held fixed, ``residual_through`` of the part through x* (Eq. 17).
         """
+        at_query, residual = self.follow(batch, solution.v.x)
+        trusted = self.injected.trusted(solution) & (residual < self.injected.trust_tol)
+        v, at_query = trusted_rows(solution.v, trusted), trusted_rows(at_query, trusted)
         loss = self.outer_loss(batch, problem)
         query = InnerProblem(packed(self.net, batch.query), loss)
-        surrogate, gradient = self.fixed_input.with_input(query, loss, followed.v)
-        metrics = {"residual_adjoint": surrogate.residual.median()}
+        surrogate, gradient = self.fixed_input.with_input(query, loss, at_query)
         value = surrogate.value + self.support_weight * problem.lagrangian(v)
+        metrics = {"residual_followed": residual.median(), "residual_adjoint": surrogate.residual.median()}
         if self.through_input is not None:
             surrogate = self.through_input.surrogate(problem, lambda z, x: (gradient * x).sum(dim=1), v)
             value = value + torch.where(surrogate.residual < UNSOLVED, surrogate.value, 0.0)
             metrics["residual_through"] = surrogate.residual.median()
             self._warn_of_conditioning(metrics["residual_through"])
         with torch.no_grad():
-            asked = self._figures(followed.v.z, followed.v.x, batch.query_label)
-        self._log("train", metrics | {name: value.mean() for name, value in asked.items()}, len(batch.index))
-        return replace(surrogate, value=value)
+            metrics |= {name: value.mean() for name, value in self._metrics(at_query.z, at_query.x, batch.query_label).items()}
+        self._log("train", metrics, len(batch.index))
+        return replace(surrogate, value=value * trusted)
 
     def _warn_of_conditioning(self, residual: Tensor) -> None:
         """Once, of a linear system whose answer is no answer."""
@@ -163,36 +164,31 @@ class MetaLearning(JIIOTask):
     def training_metrics(self, batch, problem: InnerProblem, v: Augmented) -> dict[str, Tensor]:  # noqa: ANN001
         """``support_accuracy``, and ``length``, the root mean square of x."""
         with torch.no_grad():
-            accuracy = self._figures(v.z, v.x, batch.support_label)["accuracy"]
+            accuracy = self._metrics(v.z, v.x, batch.support_label)["accuracy"]
         return {"support_accuracy": accuracy.mean(), "length": v.x.square().mean().sqrt()}
 
     def evaluate(self, batch, problem: InnerProblem, z: Tensor, x: Tensor) -> dict[str, Tensor]:  # noqa: ANN001
         """``accuracy`` and ``loss`` of each task's query images, their z solved tightly at x; the same of its support set."""
         asked, residual = self._asked(batch, x)
-        support = self._figures(z, x, batch.support_label)
-        metrics = self._figures(asked, x, batch.query_label) | {"query_residual": residual}
+        support = self._metrics(z, x, batch.support_label)
+        metrics = self._metrics(asked, x, batch.query_label) | {"query_residual": residual}
         return metrics | {f"support_{name}": value for name, value in support.items()}
 
     @torch.no_grad()
     def predict_step(self, batch, batch_idx: int) -> dict[str, Tensor]:  # noqa: ANN001
         """``logits`` ``(T, N Q, N)`` of the query images, ``support_accuracy``, the task vector ``x`` and ``index``."""
         _, solution, z, _ = self.feasible(batch)
-        with parametrize.cached():
-            asked, _ = self._asked(batch, solution.v.x)
-            support = self._figures(z, solution.v.x, batch.support_label)["accuracy"]
-            return {
-                "logits": self._logits(asked, solution.v.x),
-                "support_accuracy": support,
-                "x": solution.v.x,
-                "index": batch.index,
-            }
+        x = solution.v.x
+        asked, _ = self._asked(batch, x)
+        support = self._metrics(z, x, batch.support_label)["accuracy"]
+        return {"logits": self._logits(asked, x), "support_accuracy": support, "x": x, "index": batch.index}
 
     def _asked(self, batch, x: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ANN001
         """z of the query images, solved tightly at x, and its relative residual."""
         problem = InnerProblem(packed(self.net, batch.query), lambda z, x: z.new_zeros(len(z)))
-        return self.injected.resolve(problem, x, batch.query.shape[1] * self.net.hidden)
+        return self.resolve(problem, x, batch.query.shape[1] * self.net.hidden)
 
-    def _figures(self, z: Tensor, x: Tensor, label: Tensor) -> dict[str, Tensor]:
+    def _metrics(self, z: Tensor, x: Tensor, label: Tensor) -> dict[str, Tensor]:
         return episode_metrics(self._logits(z, x), label)
 
     def _logits(self, z: Tensor, x: Tensor) -> Tensor:

@@ -7,7 +7,9 @@ from torch import Tensor, nn
 
 from jiio_lightning.attacks import Target, ThreatModel
 from jiio_lightning.core.solvers import FixedPoint, Picard
+from jiio_lightning.data import ImageBatch
 from jiio_lightning.models import Classifier
+from jiio_lightning.tasks import AdversarialTraining
 
 TIGHT = FixedPoint(Picard(), 400, tol=1e-14)
 
@@ -43,4 +45,7 @@ def resolve(problem, x: Tensor, hidden: int) -> tuple[Tensor, Tensor]:
 def target(threat: ThreatModel, size: int = 4, net: Classifier | None = None, seed: int = 0) -> Target:
     generator = torch.Generator().manual_seed(seed + 1)
     image = torch.rand(size, 1, 2, 3, generator=generator, dtype=torch.float64)
-    return Target(Smooth(seed) if net is None else net, image, torch.arange(size) % 3, torch.arange(size), threat, resolve)
+    batch = ImageBatch(image, torch.arange(size) % 3, torch.arange(size))
+    net = Smooth(seed) if net is None else net
+    problem = AdversarialTraining(net, threat.eps, threat.norm, threat.pixel_box).problem(batch)
+    return Target(problem, net, *batch, threat, resolve)

@@ -8,6 +8,7 @@ import torch
 from jiio_lightning.callbacks import JacobianRegularization
 from jiio_lightning.core.jacobian import jacobian_penalty
 from jiio_lightning.randomness import sample_generators
+from tests.conftest import REPO
 from tests.tasks.test_generation import batch, inject, task
 
 
@@ -60,7 +61,15 @@ def test_zero_leaves_it_out():
     assert not watch.observers and watch.penalty(problem, model.inner(problem, model.start(given))) == 0
 
 
-@pytest.mark.parametrize("options", [{"coefficient": -1.0}, {"probes": 0}, {"mode_coefficient": -0.1}])
-def test_impossible_settings(options):
-    with pytest.raises(ValueError, match="coefficients >= 0 and probes >= 1"):
-        JacobianRegularization(**options)
+@pytest.mark.parametrize(
+    "option, value, message",
+    [
+        ("jacobian.coefficient", -1, "jacobian.coefficient: -1 does not conform to restriction v>=0"),
+        ("jacobian.probes", 0, "jacobian.probes: 0 does not conform to restriction v>0"),
+        ("model.penalty", -1, "model.penalty: -1 does not conform to restriction v>=0"),
+    ],
+)
+def test_a_number_out_of_its_range_is_one_line(jiio, capsys, option, value, message):
+    """At the top of a run file, and within one of the classes that it names."""
+    assert jiio("fit", "--config", REPO / "tasks/digits_meta.yaml", f"--{option}", value) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == f"error: {message}"

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from jiio_lightning.commands.sampling import claim, make_density, write_samples
-from jiio_lightning.models.density import Mixture, VAEMixture, load_density
+from jiio_lightning.models.density import Mixture, VAEMixture
 from jiio_lightning.tasks import Generation
 
 
@@ -65,8 +65,7 @@ def test_sample(jiio, checkpoint, capsys):
     words = ("--n", 12, "--latents", 30, "--batch_size", 8, "--out", "made", "--data.train_limit", 40)
     assert jiio("sample", "--config", "tiny.yaml", "--ckpt_path", checkpoint, *words, "--solver.test.max_steps", 3) == 0
     assert len(list(Path("made/images").iterdir())) == 12 and Path("made/grid.png").is_file()
-    density = load_density(Path("made/density.pt"))
-    assert isinstance(density, Mixture) and density.sample(2, seed=0).shape == (2, 4)
+    assert torch.load("made/density.pt", weights_only=True)["means"].shape == (20, 4)
     first = Path("made/images/000011.png").read_bytes()
     assert jiio("sample", "--config", "tiny.yaml", "--ckpt_path", checkpoint, *words, "--solver.test.max_steps", 3) == 0
     assert Path("made/images/000011.png").read_bytes() == first, "a function of the seed"

@@ -53,17 +53,17 @@ def test_only_evaluation_with_a_solver_that_wants_it_starts_there():
     x, z = model.learned_start(given.image)
     solver(True, "test", model)
     model.eval()
-    assert torch.equal(model.begin(given).x, x) and torch.equal(model.begin(given).z, z)
-    assert not model.train().begin(given).x.any() and not model.start(given).z.any()
+    assert torch.equal(model.initial(given).x, x) and torch.equal(model.initial(given).z, z)
+    assert not model.train().initial(given).x.any() and not model.start(given).z.any()
     solver(False, "test", model)
-    assert not model.eval().begin(given).x.any()
+    assert not model.eval().initial(given).x.any()
 
 
 def test_a_start_that_is_missing_or_stale():
     model = task().eval()
     solver(True, "test", model)
     with pytest.raises(ValueError, match="the checkpoint has no learned start: run `jiio learn_start`"):
-        model.begin(batch())
+        model.initial(batch())
     with pytest.raises(ValueError, match="solver.learned_start is for trained weights"):
         solver(True, "fit", model)
     model = learned_generation()
@@ -92,10 +92,10 @@ def test_the_run_files_own_attack_begins_there():
     solver(True, "test", model)
     images = ImageBatch(given, torch.arange(3), torch.arange(3))
     wanted = 0.4 * directions / directions.norm(dim=1, keepdim=True)
-    assert torch.allclose(model.begin(images).x, wanted)
-    assert torch.allclose(model.attack(JIIO).first(model.target(images)), wanted)
+    assert torch.allclose(model.initial(images).x, wanted)
+    assert torch.allclose(model.attack(JIIO).first(model.target(images)).x, wanted)
     solver(False, "test", model)
-    assert not model.attack(JIIO).first(model.target(images)).any()
+    assert not model.attack(JIIO).first(model.target(images)).x.any()
 
 
 def test_the_curves_of_a_solve_begin_where_the_test_does(monkeypatch):
@@ -103,7 +103,7 @@ def test_the_curves_of_a_solve_begin_where_the_test_does(monkeypatch):
     solver(True, "test", model)
     monkeypatch.setattr(solve_curves, "log_curves", lambda trainer, name, metrics: curves.update(metrics))
     SolveCurves().on_test_batch_end(SimpleNamespace(is_global_zero=True), model, None, given, 0)
-    begun = model.begin(given)
+    begun = model.initial(given)
     assert curves["cost"][0] == pytest.approx(float(model.problem(given).loss(begun.z, begun.x).mean()), rel=1e-5)
 
 
@@ -114,9 +114,9 @@ def test_an_inverse_problem_starts_from_what_it_sees():
     model.load_state_dict(generation.state_dict())
     given = batch()
     seen = model.measurement(given).seen
-    start = model.informed_start(given)
+    start = model.at_learned_start(given)
     for where, same in ((~seen, True), (seen, False)):
-        other = model.informed_start(given._replace(image=torch.where(where, 0.3, given.image)))
+        other = model.at_learned_start(given._replace(image=torch.where(where, 0.3, given.image)))
         assert torch.equal(other.x, start.x) is same and torch.equal(other.z, start.z) is same
 
 
@@ -131,7 +131,7 @@ def test_a_few_shot_task_starts_from_its_classes_equilibria(double_precision):  
     torch.testing.assert_close(features, means.flatten(1))
     width = features.shape[1]
     model.learned_start.fit({"x": torch.randn(40, model.net.task).double(), "features": torch.randn(40, width).double()})
-    start = model.informed_start(given)
+    start = model.at_learned_start(given)
     assert torch.equal(start.x, model.learned_start(features)) and start.x.any() and torch.equal(start.z, plain.z)
 
 

@@ -87,6 +87,6 @@ def test_a_reference_that_was_cut_off_or_pickled_is_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(ValueError, match="remove it"):
         Statistics.load(path, WHAT)
-    np.savez(path, mean=np.array([object()]), covariance=0, count=0, provenance=np.array("{}"))
+    np.savez(path, mean=np.array([object()]), covariance=0, count=0, key=np.array("{}"))
     with pytest.raises(ValueError, match="remove it"):
         Statistics.load(path, WHAT)

@@ -62,8 +62,3 @@ def test_a_fresh_cell_is_a_contraction_also_after_the_first_step_in_x():
         z = FixedPoint(Anderson(memory=8), 100, tol=1e-5)(lambda z, x=x: net.f(z, x, injection), torch.zeros(4, net.hidden)).value
         radius = spectral_radius(lambda z, x: net.f(z, x, injection), z, x, torch.randn_like(z), steps=20)
         assert float(radius.max()) < 1
-
-
-def test_an_empty_task_vector_is_refused():
-    with pytest.raises(ValueError, match="task >= 1"):
-        small(task=0)

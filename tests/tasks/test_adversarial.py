@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -214,11 +213,25 @@ def test_what_cannot_be_meant():
     model, given = task(converged()), batch()
     with pytest.raises(ValueError, match="set data.value_range"):
         model.training_step(given._replace(image=given.image - 0.5), 0)
-    with pytest.raises(ValueError, match="no attack 'fgsm'"):
-        model.attack("fgsm")
+    with pytest.raises(ValueError, match="no attack 'pdg': choose from clean, pgd, pgd_strong, autoattack, intermediate, jiio"):
+        model.attack("pdg")
 
 
-# the command
+def test_what_does_not_fit_the_net():
+    good = batch()
+    cases = {
+        "data.value_range": {"image": good.image * 2 - 1},
+        "images of .* and the net is for": {"image": good.image.repeat(1, 3, 1, 1)},
+        "the net knows 3 classes": {"label": good.label + 1},
+        "labels go from -1": {"label": good.label - 1},
+        "images go from nan": {"image": good.image * float("nan")},
+    }
+    for complaint, change in cases.items():
+        with pytest.raises(ValueError, match=complaint):
+            task(converged()).problem(good._replace(**change))
+
+
+# by command
 
 
 @pytest.fixture(scope="session")
@@ -233,13 +246,6 @@ def fitted(tmp_path_factory, prepared) -> Path:
         Path("small.yaml").write_text(SMALL)
         assert call("fit", *RUN) == 0
     return folder / "runs/digits_adversarial/checkpoints/last.ckpt"
-
-
-@pytest.fixture
-def attack(jiio, fitted):
-    """``jiio attack`` on that checkpoint."""
-    Path("small.yaml").write_text(SMALL)
-    return lambda *words: jiio("attack", *RUN, "--ckpt_path", fitted, *words)
 
 
 def test_fit_and_test_write_their_figures(jiio, fitted):
@@ -262,65 +268,6 @@ def test_a_regime_is_one_line(jiio, regime):
     assert jiio("fit", *RUN, "--solver", REPO / f"conf/solver/{regime}.yaml", "--trainer.max_steps", 1) == 0
     rows = [row for row in metrics(Path("runs/digits_adversarial/version_0")) if row.get("train/trusted")]
     assert [float(row["train/trusted"]) > 0.7 for row in rows] == [True]
-
-
-def test_attack_writes_a_table_a_record_a_picture_and_the_set(attack, capsys):
-    assert attack("--attack", "intermediate,jiio", "--eps", 0.5, "--n", 10, "--save_set", "true") == 0
-    shown = capsys.readouterr().out
-    folder = Path("runs/digits_adversarial/attack")
-    record = json.loads((folder / "attack.json").read_text())
-    assert list(record) == ["clean", "intermediate", "jiio", "samples", "threat", "provenance"]
-    assert record["samples"] == 10 and record["threat"] == {"eps": 0.5, "norm": "l2", "pixel_box": False}
-    assert record["jiio"]["length"] == pytest.approx(0.5, abs=1e-4) and record["clean"]["length"] == 0
-    assert record["jiio"]["accuracy_low"] <= record["jiio"]["accuracy"] <= record["jiio"]["accuracy_high"]
-    assert record["jiio"]["residual"] < 1e-3 and "10 held-out samples, l2 eps 0.5" in shown
-    arrays = np.load(folder / "attacked.npz")
-    assert arrays["image"].shape == arrays["delta"].shape == (10, 1, 8, 8) and arrays["logits"].shape == (10, 10)
-    assert (arrays["logits"].argmax(axis=1) == arrays["label"]).mean() == pytest.approx(record["jiio"]["accuracy"])
-    assert arrays["index"].tolist() == list(range(10))
-    assert (folder / "attack.png").stat().st_size > 5000
-
-
-@pytest.mark.parametrize(
-    "words, complaint",
-    [
-        (("--attack", "pdg"), "there is no attack 'pdg': choose from clean"),
-        (("--eps", 0), "an attack needs eps > 0"),
-        (("--n", 999), "the test split has 20 samples, --n wants 999"),
-        (("--n", 0), "--n of at least 1"),
-        (("--data.value_range", "[-1.0,1.0]", "--attack", "jiio"), "set data.value_range: [0, 1]"),
-    ],
-)
-def test_mistakes_are_one_line(attack, capsys, words, complaint):
-    assert attack(*words) == 1
-    message = capsys.readouterr().err
-    assert complaint in message and "Traceback" not in message
-
-
-def test_compare_is_for_attacks_too(jiio, fitted, capsys):
-    """Against PGD unless told; costs are below zero, and the accuracy that is left stands beside them."""
-    Path("small.yaml").write_text(SMALL)
-    fast = ("--solver", REPO / "conf/solver/adversarial_joint_fast.yaml", "--budgets", "[4,8]")
-    words = (*fast, "--sizes", "[0.2,0.4]", "--samples", 8, "--repeats", 1, "--every", 10, "--tolerance", 0.01)
-    assert jiio("compare", *RUN, "--ckpt_path", fitted, *words) == 0
-    shown = capsys.readouterr().out
-    folder = Path("runs/digits_adversarial/compare")
-    record = json.loads((folder / "comparison.json").read_text())
-    assert record["pixels"] == 1 and record["target"] < 0 < record["speedup"] and record["tolerance"] == 0.01
-    assert set(record["against"]) == {"Normalised(0.2)", "Normalised(0.4)"}
-    assert record["nested"][0]["solver"].startswith("Nested(step=Normalised(size=0.2") and "Last" in record["nested"][0]["solver"]
-    assert [point["steps"] for point in record["nested"][0]["points"]] == [10, 20]
-    for point in [*record["joint"]["points"], *record["nested"][0]["points"]]:
-        assert point["metrics"]["loss"] == pytest.approx(-point["cost"], rel=1e-5)
-        assert 8 * point["metrics"]["accuracy"] == pytest.approx(round(8 * point["metrics"]["accuracy"]))
-    assert "accuracy" in shown and (folder / "cost_over_time.png").is_file()
-    assert jiio("compare", *RUN, "--ckpt_path", fitted, "--tolerance", -1) == 1
-    assert "compare needs a --tolerance of at least 0, got -1" in capsys.readouterr().err
-
-
-def test_attack_wants_a_classifier(jiio, checkpoint, capsys):
-    assert jiio("attack", "--config", "tiny.yaml", "--ckpt_path", checkpoint) == 1
-    assert "attack needs the task AdversarialTraining, the run file has Generation" in capsys.readouterr().err
 
 
 @pytest.mark.slow

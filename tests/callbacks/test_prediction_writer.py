@@ -12,7 +12,7 @@ from PIL import Image
 from pytorch_lightning import LightningModule
 
 from experiments.baselines import Conv4, PrototypicalNetwork
-from jiio_lightning.callbacks.classified import draw
+from jiio_lightning.callbacks.prediction_writer import classified
 from jiio_lightning.core import FixedInput
 from jiio_lightning.core.solvers import FixedPoint, Picard
 from jiio_lightning.data import EpisodeBatch, FewShotFolder
@@ -88,7 +88,7 @@ def test_the_picture_has_the_support_images_above_the_answers():
     images = -torch.rand(1, 7, 1, 4, 4)
     labels = torch.tensor([[0, 0, 1, 1]])
     data.episode = EpisodeBatch(images[:, :4], labels, images[:, 4:], torch.full((1, 3), -1), torch.zeros(1))
-    places = np.array(draw(data, ["one", "two", "three"]).axes, dtype=object).reshape(3, 5)
+    places = np.array(classified(data, ["one", "two", "three"]).axes, dtype=object).reshape(3, 5)
     shown = {(r, c): image[0] for r in range(3) for c in range(5) if (image := places[r, c].get_images())}
     expected = {(0, 0): 0, (1, 0): 1, (0, 1): 2, (1, 1): 3, (2, 0): 4, (2, 1): 5, (2, 2): 6}
     assert shown.keys() == expected.keys()
