@@ -45,7 +45,7 @@ EVERYWHERE = {"for", "only"}
 KEYS: dict[str, set[str]] = {
     "": {"title", "setting", "caveat", "uses", "values", "budgets", "runs", "columns", "rows", "paper", "pictures"},
     "runs": {"name", "command", "config", "overrides", "trials", "weights", "files", "curve", "timed"} | EVERYWHERE,
-    "columns": {"column", "run", "metric", "scale", "digits", "trained", "better"} | EVERYWHERE,
+    "columns": {"column", "run", "metric", "over", "scale", "digits", "trained", "better"} | EVERYWHERE,
     "rows": {"row", "run"} | EVERYWHERE,
     "pictures": {"run", "file", "caption"} | EVERYWHERE,
     "budgets": set(Budget),
@@ -197,7 +197,7 @@ def _cells(row: Entry, columns: list[Entry], names: Scope, runs: Runs, paper: En
             () if run is None else (run,),
             found["metric"],
             paper.get(found["row"], {}).get(found["column"]),
-            **{key: found[key] for key in ("scale", "digits", "trained") if key in found},
+            **{key: found[key] for key in ("over", "scale", "digits", "trained") if key in found},
         )
 
 
