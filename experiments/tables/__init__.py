@@ -7,21 +7,22 @@ A file has these keys; a table without rows shows pictures only::
     values:    names for the rest of the file.
     budgets:   {smoke: {...}, cpu: {...}, ...}: names that depend on the budget.
     runs:      - {name: table1/vae, command: test, config: ..., weights: generators/vae, overrides: {data.test_limit: 40}}
-    columns:   - {column: "ms", metric: test/seconds, scale: 1000, digits: 0}
+    columns:   - {column: ms, metric: test/seconds, scale: 1000, digits: 0}
     rows:      - {row: VAE, run: table1/vae}
     paper:     {VAE: {ms: 12.5}}: the paper's values, by row and column.
     pictures:  - {run: table1/vae, file: images/test.png, caption: ...}
 
-``{name}`` stands for a value, ``{name.part}`` for a part of it; alone in a string it may be a list or a mapping. An entry of a list may have
+``{name}`` stands for a value and ``{name.part}`` for a part of it; alone in a string it may be a list or a mapping. An entry of
+a list may have
 
-* ``for: {net: [vae, rae]}``: it is repeated, with ``{net}`` in its place; several names give all combinations, and an item of a mapping
-  has its key as ``{net.name}``.
-* ``only: [cpu, gpu]``: the budgets that it is part of. A cell whose run is not part of a budget stays, without a value.
+* ``for: {net: [vae, rae]}``: it is repeated, with ``{net}`` in its place; several names give all combinations, and an item of
+  a mapping has its key as ``{net.name}``.
+* ``only: [cpu, gpu]``: the budgets that it is part of. A cell whose run is not part of the budget stays, without a value.
 
-A run's ``overrides`` are a mapping, or a list of mappings that follow one another. ``weights`` names a run; with ``trials:
-{model.learning_rate: [1e-3, 1e-2]}`` a run is made for each value, and the best by its ``curve`` is meant. ``files: {place: run}`` gives a run
-a file that another one has left. The other keys are those of :class:`~experiments.plan.Run`, ``Cell`` and ``Picture``. A cell belongs to each
-pair of a row and a column; where the metric is null there is none.
+A cell stands where a row and a column meet, unless its metric is null. A run's ``overrides`` are a mapping, or a list of mappings
+that follow one another. ``weights`` names a run; with ``trials: {model.learning_rate: [1e-3, 1e-2]}`` there is a run for each
+value, and the best by its ``curve`` is meant. ``files: {place: run}`` gives a run a file that another one has left. The other
+keys are those of :class:`~experiments.plan.Run`, ``Cell`` and ``Picture``.
 """
 
 from __future__ import annotations
@@ -97,13 +98,20 @@ class Scope:
 
     def here(self, entry: Entry) -> bool:
         """Whether an entry is part of the budget."""
-        return self.budget in entry.get("only", Budget)
+        return self.budget in map(Budget, entry.get("only", Budget))
 
     def one(self, name: str, runs: Runs) -> Run | Choice | None:
         """A run by its name."""
         if name not in runs:
             raise ValueError(f"{self.file}: there is no run {name}")
         return runs[name]
+
+    def needed(self, name: str, runs: Runs) -> Run | Choice:
+        """A run that another one needs."""
+        run = self.one(name, runs)
+        if run is None:
+            raise ValueError(f"{self.file}: {name} is not part of the budget {self.budget}")
+        return run
 
 
 def load(path: Path, budget: Budget) -> Table:
@@ -168,13 +176,12 @@ def _definitions(path: Path, budget: Budget) -> tuple[Scope, Runs]:
 
 def _run(scope: Scope, entry: Entry, runs: Runs) -> Run | Choice:
     """A run, or the best of several trials."""
-    needed = {place: scope.one(name, runs) for place, name in entry.get("files", {}).items()}
     make = partial(
         Run,
         command=entry["command"],
         config=entry["config"],
-        weights=scope.one(entry["weights"], runs) if "weights" in entry else None,
-        files=tuple(File(place, run, Path(place).name) for place, run in needed.items()),
+        weights=scope.needed(entry["weights"], runs) if "weights" in entry else None,
+        files=tuple(File(place, scope.needed(run, runs), Path(place).name) for place, run in entry.get("files", {}).items()),
         **{key: entry[key] for key in ("curve", "timed") if key in entry},
     )
     overrides = _words(entry.get("overrides", []))
