@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from itertools import pairwise
 from pathlib import Path
@@ -9,9 +10,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from experiments.job import json_metrics
 from experiments.plan import Budget, Choice, Run
 from experiments.record import is_fragment
 from experiments.tables import FOLDER, TABLES, load
+from jiio_lightning.commands.comparison import Comparison, Curve, Point
+from jiio_lightning.commands.contenders import DEFAULT
+from jiio_lightning.commands.learn_start import Learned
 
 ROOT = Path(__file__).parents[2]
 EVERY = [pytest.param(name, budget, id=f"{name}-{budget}") for name in TABLES for budget in Budget]
@@ -123,3 +128,81 @@ def test_table_6_tests_each_net_as_it_was_trained(budget):
 
     for test in tests:
         assert test.config == test.weights.config and model(test) == model(test.weights)
+
+
+def recorded(run: Run, folder: Path) -> set[str]:
+    """The metrics that a comparison or a learned start would record."""
+    settings = dict(zip(run.overrides[::2], run.overrides[1::2], strict=True))
+    if run.command == "learn_start":
+        record = Learned(folder / "last.ckpt", samples=1, held_out=1, plain=2.0, learned=1.0, seconds=3.0).record()
+    else:
+        solvers = yaml.safe_load((ROOT / settings["--solvers"]).read_text())
+        default = {DEFAULT: {"family": "joint", "budgets": yaml.safe_load(settings["--budgets"])}}
+        curves = [curve(name, one["family"], one["budgets"]) for name, one in (default | solvers).items()]
+        record = Comparison(curves, {}, samples=1, batches=1, repeats=1).record()
+    (folder / f"{run.command}.json").write_text(json.dumps(record))
+    return set(json_metrics(folder, run.command))
+
+
+def curve(name: str, family: str, budgets: list[int]) -> Curve:
+    points = {budget: point(budget) for budget in budgets}
+    return Curve(name, family, "zero", "", points, peak_mib=1.0)
+
+
+def point(steps: int) -> Point:
+    metrics = {"loss": 1.0, "accuracy": 0.5, "support_accuracy": 1.0}
+    times = {"seconds": 1.0, "seconds_low": 1.0, "seconds_high": 1.0}
+    counts = {"finite": 1.0, "evaluations": 1, "backwards": 1}
+    residuals = {"z": 0.1, "mu": 0.1, "x": 0.1}
+    return Point(steps=steps, cost=1.0, metrics=metrics, resolve_residual=0.0, residuals=residuals, kkt=0.1, **times, **counts)
+
+
+@pytest.mark.parametrize("budget", Budget)
+@pytest.mark.parametrize("name", ["table2", "table3", "table7", "fig3", "frontier"])
+def test_the_cells_are_in_the_records_of_their_runs(name, budget, tmp_path):
+    table = TABLES[name](budget)
+    found = {run: recorded(run, tmp_path) for run in table.runs() if run.command in ("compare", "learn_start")}
+    wanted = {(run, key) for cell in table.cells for run in cell.runs for key in (cell.metric, cell.over) if key is not None}
+    assert wanted and not [(run.name, key) for run, key in wanted if key not in found[run]]
+
+
+@pytest.mark.parametrize("budget", Budget)
+def test_attacks_and_adaptations_are_timed_on_the_nets_of_the_tables_of_accuracy(budget):
+    for timed, accuracy in (("table2", "table5"), ("table7", "table6")):
+        fits = {run for run in TABLES[timed](budget).runs() if run.command == "fit"}
+        assert fits and fits < {run for run in TABLES[accuracy](budget).runs() if run.command == "fit"}
+
+
+@pytest.mark.parametrize("budget, there", zip(Budget, (True, False, False, True), strict=True))
+def test_a_cell_without_a_run_stays(budget, there):
+    cells = TABLES["table2"](budget).cells
+    assert all(bool(cell.runs) == there for cell in cells if cell.row.startswith("CIFAR-10"))
+    assert all(cell.runs for cell in cells if cell.row.startswith("MNIST"))
+
+
+@pytest.mark.parametrize("budget", Budget)
+def test_the_frontier_is_of_the_nets_of_other_tables(budget):
+    runs = TABLES["frontier"](budget).runs()
+    others = {run for name in ("table3", "table5", "table6") for run in TABLES[name](budget).runs()}
+    assert {run for run in runs if run.command == "fit"} <= others
+    compared = [run for run in runs if run.command == "compare"]
+    starts = {run.name: run for run in runs if run.command == "learn_start"}
+    assert [run.name for run in compared] == [f"frontier/{problem}" for problem in ("generator", "inpainting", "attack", "meta")]
+    assert set(starts) == {f"frontier/{problem}_start" for problem in ("generator", "attack", "meta")}
+    assert all(run.weights in starts.values() for run in compared) and compared[0].weights == compared[1].weights
+
+
+def parsed(run: Run) -> list[str]:
+    words = [str(ROOT / text) if is_fragment(text, ROOT) else text for text in run.overrides]
+    weights = ["--ckpt_path", "last"] if run.weights is not None else []
+    return [run.command, "--config", str(ROOT / run.config), *words, *weights, "--print_config"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("budget", Budget)
+def test_the_program_understands_every_run(budget, jiio, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    runs = dict.fromkeys(run for make in TABLES.values() for run in make(budget).runs())
+    for run in runs:
+        assert jiio(*parsed(run)) == 0, run.name
+    capsys.readouterr()
