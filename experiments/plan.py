@@ -90,6 +90,7 @@ class Cell:
         runs: one for each seed; the value is their mean, the spread their standard deviation. None: not part of the budget.
         metric: key of the value in a run's record; ``METRIC_low`` and ``METRIC_high`` are its 95 % interval, if there.
         paper: the paper's value.
+        over: key of a second value, by which the first is divided.
         scale: factor on our value, such as 1000 for milliseconds.
         digits: after the decimal point.
         trained: whether it says how good a net is, and so means little before training has converged.
@@ -103,6 +104,7 @@ class Cell:
     scale: float = 1.0
     digits: int = 2
     trained: bool = True
+    over: str | None = None
 
 
 @dataclass(frozen=True)

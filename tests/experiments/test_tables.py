@@ -1,4 +1,4 @@
-"""Every table of every budget: its runs are commands that the program understands, its names are paths, nothing is made twice."""
+"""Every table under every budget: its runs are commands that the program understands, and nothing is made twice."""
 
 from __future__ import annotations
 
@@ -8,24 +8,91 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import yaml
 
 from experiments.job import json_metrics
-from experiments.plan import Budget, Run
-from experiments.record import is_fragment, key
-from experiments.tables import TABLES
+from experiments.plan import Budget, Choice, Run
+from experiments.record import is_fragment
+from experiments.tables import FOLDER, TABLES, load
 from jiio_lightning.commands.comparison import Comparison, Curve, Point
-from jiio_lightning.commands.front import DEFAULT, RIVALS, Entry, Front
-from jiio_lightning.commands.starting import Learned
-from tests.commands.test_front import measured
+from jiio_lightning.commands.contenders import DEFAULT
+from jiio_lightning.commands.learn_start import Learned
 
 ROOT = Path(__file__).parents[2]
 EVERY = [pytest.param(name, budget, id=f"{name}-{budget}") for name in TABLES for budget in Budget]
+TABLE = """\
+title: a table
+setting: "{steps} steps"
+caveat: none
+budgets: {smoke: {steps: 2}}
+runs:
+  - for: {net: [vae, ae]}
+    name: fit/{net}
+    command: fit
+    config: tasks/digits.yaml
+    trials: {model.learning_rate: [0.1, 0.2]}
+    overrides: [{trainer.max_steps: "{steps}", model.flag: true}, {data.limit: null}]
+  - {name: other, command: fit, config: tasks/digits.yaml}
+  - {only: [cpu], name: elsewhere, command: test, config: tasks/digits.yaml}
+  - {name: test/vae, command: test, config: tasks/digits.yaml, weights: fit/vae, files: {seen/features.pt: other}}
+columns:
+  - {column: error, metric: test/error, digits: 4, better: low}
+  - {column: psnr, metric: "{line.psnr}"}
+rows:
+  - {for: {line: [{name: VAE, psnr: null}]}, row: "{line.name}", run: test/vae}
+  - {for: {line: [{psnr: test/psnr}]}, row: not here, run: elsewhere}
+paper:
+  VAE: {error: 1.5}
+"""
+
+
+def write(folder: Path, text: str = TABLE, old: str = "", new: str = "") -> Path:
+    assert old in text
+    path = folder / "one.yaml"
+    path.write_text(text.replace(old, new))
+    return path
+
+
+def test_a_file_becomes_a_table(tmp_path):
+    table = load(write(tmp_path), Budget.SMOKE)
+    assert (table.name, table.setting, table.better) == ("one", "2 steps", (("error", "low"),))
+    vae, error, psnr = table.cells
+    (run,) = vae.runs
+    assert (vae.row, vae.column, vae.paper, vae.digits) == ("VAE", "error", 1.5, 4)
+    assert error.runs == psnr.runs == () and psnr.metric == "test/psnr"
+    assert isinstance(run.weights, Choice) and [trial.name for trial in run.weights.runs] == ["fit/vae_0.1", "fit/vae_0.2"]
+    (file,) = run.files
+    assert (file.place, file.run.name) == ("seen/features.pt", "other")
+    words = ("--trainer.max_steps", "2", "--model.flag", "true", "--data.limit", "null")
+    assert run.weights.runs[0].overrides == ("--model.learning_rate", "0.1", *words)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ("    command: fit", "    comand: fit", "one.yaml: runs has no key 'comand'"),
+        ("caveat: none", "caveats: none", "one.yaml: a table has no key 'caveats'"),
+        ("{smoke: {steps", "{smok: {steps", "one.yaml: budgets has no key 'smok'"),
+        ("{steps} steps", "{step} steps", "one.yaml: there is no {step} under the budget smoke"),
+        ("weights: fit/vae", "weights: fit/vea", "one.yaml: there is no run fit/vea"),
+        ("run: test/vae", "run: test/v", "one.yaml: there is no run test/v"),
+        ("net: [vae, ae]", "net: [vae, vae]", "one.yaml: two runs are called fit/vae"),
+        ("weights: fit/vae", "weights: elsewhere", "one.yaml: elsewhere is not part of the budget smoke"),
+        ("only: [cpu]", "only: [cpi]", "'cpi' is not a valid Budget"),
+    ],
+)
+def test_a_mistake_is_named(old, new, complaint, tmp_path):
+    with pytest.raises(ValueError, match=re.escape(complaint)):
+        load(write(tmp_path, old=old, new=new), Budget.SMOKE)
 
 
 @pytest.mark.parametrize(("name", "budget"), EVERY)
 def test_runs_have_files_and_names_of_their_own(name, budget):
     table = TABLES[name](budget)
     assert table.name == name and (table.cells or table.pictures or name == "fig6")
+    assert all(cell.metric for cell in table.cells)
+    places = [(cell.row, cell.column) for cell in table.cells]
+    assert len(set(places)) == len(places), "two cells in one place"
     runs = table.runs()
     assert len({run.name for run in runs}) == len(runs), "two runs in one folder"
     for run in runs:
@@ -36,39 +103,18 @@ def test_runs_have_files_and_names_of_their_own(name, budget):
 
 @pytest.mark.parametrize("budget", Budget)
 def test_a_name_means_the_same_run_in_all_tables(budget):
-    keys: dict[str, set[str]] = {}
+    found: dict[str, set[Run]] = {}
     for make in TABLES.values():
         for run in make(budget).runs():
-            keys.setdefault(run.name, set()).add(key(run, ROOT))
-    assert not {name for name, found in keys.items() if len(found) > 1}
+            found.setdefault(run.name, set()).add(run)
+    assert not {name for name, runs in found.items() if len(runs) > 1}
 
 
-@pytest.mark.parametrize("budget", Budget)
-def test_the_cells_of_table_2_are_in_the_record_of_a_comparison(budget, tmp_path):
-    table = TABLES["table2"](budget)
-    (words,) = {run.overrides[run.overrides.index("--budgets") + 1] for run in table.runs() if run.command == "compare"}
-    figures = {"loss": 1.0, "accuracy": 0.5}
-    joint = Curve("joint", "Picard", "", [Point(1.0, -1.0, steps, 1e-6, figures) for steps in json.loads(words)])
-    nested = Curve("nested", "Normalised(0.2)", "", [Point(2.0, -1.0, 20, 1e-6, figures)])
-    record = Comparison(joint, [nested], {}, samples=1, repeats=1).record()
-    (tmp_path / "comparison.json").write_text(json.dumps(record))
-    assert {cell.metric for cell in table.cells} <= set(json_metrics(tmp_path, "compare"))
-
-
-@pytest.mark.parametrize("budget", Budget)
-def test_table_7_times_the_net_of_table_6(budget, tmp_path):
-    """Its cells are in the record of a comparison."""
-    table, (fit, compare) = TABLES["table7"](budget), TABLES["table7"](budget).runs()
-    assert fit in TABLES["table6"](budget).runs() and compare.weights is fit and compare.command == "compare"
-    words = compare.overrides
-    budgets, adam = json.loads(words[words.index("--budgets") + 1]), int(words[words.index("--baseline.max_steps") + 1])
-    figures = {"accuracy": 0.5, "support_accuracy": 1.0}
-    joint = Curve("joint", "Picard", "", [Point(1.0, 1.0, steps, 1e-6, figures) for steps in budgets])
-    nested = Curve("nested", "Adam(0.1)", "", [Point(2.0, 1.0, adam, 1e-6, figures)])
-    (tmp_path / "comparison.json").write_text(json.dumps(Comparison(joint, [nested], {}, samples=1, repeats=1).record()))
-    assert {cell.metric for cell in table.cells} <= set(json_metrics(tmp_path, "compare"))
-    paper = {cell.paper for cell in table.cells if cell.paper is not None}
-    assert paper == (set() if budget is Budget.SMOKE else {28948, 11836, 2.45})
+@pytest.mark.parametrize("name", TABLES)
+def test_every_value_of_the_paper_stands_in_a_cell(name):
+    paper = yaml.safe_load((FOLDER / f"{name}.yaml").read_text()).get("paper", {})
+    wanted = sorted(value for row in paper.values() for value in row.values())
+    assert sorted(cell.paper for cell in TABLES[name](Budget.PAPER).cells if cell.paper is not None) == wanted
 
 
 @pytest.mark.parametrize("budget", Budget)
@@ -84,37 +130,66 @@ def test_table_6_tests_each_net_as_it_was_trained(budget):
         assert test.config == test.weights.config and model(test) == model(test.weights)
 
 
+def recorded(run: Run, folder: Path) -> set[str]:
+    """The metrics that a comparison or a learned start would record."""
+    settings = dict(zip(run.overrides[::2], run.overrides[1::2], strict=True))
+    if run.command == "learn_start":
+        record = Learned(folder / "last.ckpt", samples=1, held_out=1, plain=2.0, learned=1.0, seconds=3.0).record()
+    else:
+        solvers = yaml.safe_load((ROOT / settings["--solvers"]).read_text())
+        default = {DEFAULT: {"family": "joint", "budgets": yaml.safe_load(settings["--budgets"])}}
+        curves = [curve(name, one["family"], one["budgets"]) for name, one in (default | solvers).items()]
+        record = Comparison(curves, {}, samples=1, batches=1, repeats=1).record()
+    (folder / f"{run.command}.json").write_text(json.dumps(record))
+    return set(json_metrics(folder, run.command))
+
+
+def curve(name: str, family: str, budgets: list[int]) -> Curve:
+    points = {budget: point(budget) for budget in budgets}
+    return Curve(name, family, "zero", "", points, peak_mib=1.0)
+
+
+def point(steps: int) -> Point:
+    metrics = {"loss": 1.0, "accuracy": 0.5, "support_accuracy": 1.0}
+    times = {"seconds": 1.0, "seconds_low": 1.0, "seconds_high": 1.0}
+    counts = {"finite": 1.0, "evaluations": 1, "backwards": 1}
+    residuals = {"z": 0.1, "mu": 0.1, "x": 0.1}
+    return Point(steps=steps, cost=1.0, metrics=metrics, resolve_residual=0.0, residuals=residuals, kkt=0.1, **times, **counts)
+
+
 @pytest.mark.parametrize("budget", Budget)
-def test_the_frontier_is_of_the_nets_of_other_tables(budget, tmp_path):
-    """And its cells are in the record of a front."""
-    table = TABLES["frontier"](budget)
-    others = {run for name in ("table3", "table5", "table6") for run in TABLES[name](budget).runs()}
-    fronts = [run for run in table.runs() if run.command == "front"]
-    assert {run for run in table.runs() if run.command == "fit"} <= others
-    assert [run.name for run in fronts] == [f"frontier/{row}" for row in ("generator", "inpainting", "attack", "meta")]
-    assert all(run.alone for run in fronts) and fronts[0].weights == fronts[1].weights
-    point = measured(1.0, 1.0)
-    entries = [Entry(name, name if name in RIVALS else "joint", "own", "", [point], 1.0) for name in (DEFAULT, *RIVALS)]
-    (tmp_path / "front.json").write_text(json.dumps(Front(entries, samples=1, repeats=1).record()))
-    learned = Learned(tmp_path / "last.ckpt", samples=1, held_out=1, plain=2.0, learned=1.0, seconds=3.0)
-    (tmp_path / "learn_start.json").write_text(json.dumps(learned.record()))
-    figures = {command: set(json_metrics(tmp_path, command)) for command in ("front", "learn_start")}
-    assert all(cell.metric in figures[run.command] for cell in table.cells for run in cell.runs)
-    starts = {run.name: run for run in table.runs() if run.command == "learn_start"}
-    assert set(starts) == {f"frontier/{row}_start" for row in ("generator", "attack", "meta")}
-    assert all(run.weights in starts.values() and run.overrides != run.weights.overrides for run in fronts)
-    assert all(run.overrides[-2:] == ("--out", "started/last.ckpt") for run in starts.values()), "where a runner looks"
+@pytest.mark.parametrize("name", ["table2", "table3", "table7", "fig3", "frontier"])
+def test_the_cells_are_in_the_records_of_their_runs(name, budget, tmp_path):
+    table = TABLES[name](budget)
+    found = {run: recorded(run, tmp_path) for run in table.runs() if run.command in ("compare", "learn_start")}
+    wanted = {(run, key) for cell in table.cells for run in cell.runs for key in (cell.metric, cell.over) if key is not None}
+    assert wanted and not [(run.name, key) for run, key in wanted if key not in found[run]]
+
+
+@pytest.mark.parametrize("budget", Budget)
+def test_attacks_and_adaptations_are_timed_on_the_nets_of_the_tables_of_accuracy(budget):
+    for timed, accuracy in (("table2", "table5"), ("table7", "table6")):
+        fits = {run for run in TABLES[timed](budget).runs() if run.command == "fit"}
+        assert fits and fits < {run for run in TABLES[accuracy](budget).runs() if run.command == "fit"}
 
 
 @pytest.mark.parametrize("budget, there", zip(Budget, (True, False, False, True), strict=True))
-def test_table_2_attacks_the_classifiers_of_table_5(budget, there):
-    table = TABLES["table2"](budget)
-    fits = {run for run in table.runs() if run.command == "fit"}
-    assert fits < {run for run in TABLES["table5"](budget).runs() if run.command == "fit"}
-    assert all(bool(cell.runs) == there for cell in table.cells if cell.row.startswith("CIFAR-10"))
-    assert all(cell.runs for cell in table.cells if cell.row.startswith("MNIST"))
-    paper = {(cell.row.partition(": ")[2], cell.column): cell.paper for cell in table.cells if cell.paper is not None}
-    assert {value for (_, column), value in paper.items() if column == "ms an image"} == {4360, 1401}
+def test_a_cell_without_a_run_stays(budget, there):
+    cells = TABLES["table2"](budget).cells
+    assert all(bool(cell.runs) == there for cell in cells if cell.row.startswith("CIFAR-10"))
+    assert all(cell.runs for cell in cells if cell.row.startswith("MNIST"))
+
+
+@pytest.mark.parametrize("budget", Budget)
+def test_the_frontier_is_of_the_nets_of_other_tables(budget):
+    runs = TABLES["frontier"](budget).runs()
+    others = {run for name in ("table3", "table5", "table6") for run in TABLES[name](budget).runs()}
+    assert {run for run in runs if run.command == "fit"} <= others
+    compared = [run for run in runs if run.command == "compare"]
+    starts = {run.name: run for run in runs if run.command == "learn_start"}
+    assert [run.name for run in compared] == [f"frontier/{problem}" for problem in ("generator", "inpainting", "attack", "meta")]
+    assert set(starts) == {f"frontier/{problem}_start" for problem in ("generator", "attack", "meta")}
+    assert all(run.weights in starts.values() for run in compared) and compared[0].weights == compared[1].weights
 
 
 def parsed(run: Run) -> list[str]:
@@ -124,9 +199,10 @@ def parsed(run: Run) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "budget"), EVERY)
-def test_the_program_understands_every_run(name, budget, jiio, capsys, monkeypatch):
+@pytest.mark.parametrize("budget", Budget)
+def test_the_program_understands_every_run(budget, jiio, capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
-    for run in TABLES[name](budget).runs():
+    runs = dict.fromkeys(run for make in TABLES.values() for run in make(budget).runs())
+    for run in runs:
         assert jiio(*parsed(run)) == 0, run.name
     capsys.readouterr()
