@@ -1,15 +1,11 @@
 """What JIIO is compared with: autoencoders, few-shot methods, and the feature classifiers of Frechet distances."""
 
 from experiments.baselines.autoencoding import Autoencoding
-from experiments.baselines.classification import Classification
-from experiments.baselines.conv_autoencoder import ConvDecoder, ConvEncoder
-from experiments.baselines.convnet import Conv4
-from experiments.baselines.explicit import ExplicitGenerator
-from experiments.baselines.export_features import ExportFeatures
-from experiments.baselines.fewshot import MAML, ImplicitMAML, PrototypicalNetwork, Reptile
-from experiments.baselines.interface import Code, Decoder, Encoder
-from experiments.baselines.latents import Deterministic, LatentRegularizer, Unregularised, Variational
-from experiments.baselines.mdeq_encoder import MDEQEncoder
+from experiments.baselines.classification import Classification, ExportFeatures
+from experiments.baselines.decoders import ConvDecoder, ExplicitGenerator
+from experiments.baselines.encoders import ConvEncoder, Encoder, MDEQEncoder
+from experiments.baselines.fewshot import MAML, Conv4, ImplicitMAML, PrototypicalNetwork, Reptile
+from experiments.baselines.latents import Code, Deterministic, LatentRegularizer, Unregularised, Variational
 
 __all__ = [
     "Autoencoding",
@@ -18,7 +14,6 @@ __all__ = [
     "Conv4",
     "ConvDecoder",
     "ConvEncoder",
-    "Decoder",
     "Deterministic",
     "Encoder",
     "ExplicitGenerator",

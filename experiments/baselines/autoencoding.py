@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils import parametrize
 
-from experiments.baselines.interface import Code, Encoder
-from experiments.baselines.latents import LatentRegularizer, Unregularised
+from experiments.baselines.base import Baseline
+from experiments.baselines.encoders import Encoder
+from experiments.baselines.latents import Code, LatentRegularizer, Unregularised
 from jiio_lightning.core.inner import SolveError
 from jiio_lightning.core.layers import Layers
 from jiio_lightning.core.operators import Operator
@@ -18,21 +18,19 @@ from jiio_lightning.core.solvers.anderson import Anderson
 from jiio_lightning.core.solvers.base import FixedPoint
 from jiio_lightning.models.interface import Generator
 from jiio_lightning.randomness import SampleStream, sample_generators
-from jiio_lightning.tasks.base import LEARNED, check_weights
 from jiio_lightning.tasks.generation import check_images, reconstruction_metrics
 from jiio_lightning.tasks.interface import LatentModel, Regularised
 from jiio_lightning.tasks.inverse import measure, recovery_metrics
-from jiio_lightning.tasks.optimiser import adam
 
 
-class Autoencoding(Regularised, LatentModel):
+class Autoencoding(Baseline, Regularised, LatentModel):
     r"""Trains an encoder with a decoder (VAE, RAE, AE and their MDEQ versions).
 
     .. math:: \min_{\theta} \sum_i \| y_i - D(x_i) \|^2 + \text{(cost of the latents)}, \quad x_i \text{ from } E(\hat y_i)
 
     The decoder is ``net``, as in Generation: a checkpoint of this task is one of a generator for Generation and its like, which
-    leave the encoder out. Equilibria in encoder and decoder are differentiated by the implicit function theorem (Eq. 7). There is
-    no inner problem and no inner solver; the Jacobian regularisation is for the equilibria here as for any others.
+    leave the encoder out. Equilibria in encoder and decoder are differentiated by the implicit function theorem (Eq. 7), and the
+    Jacobian regularisation is for them.
 
     In evaluation the latent is the code's mean, and every equilibrium is solved tightly: metrics are feasible.
 
@@ -40,8 +38,8 @@ class Autoencoding(Regularised, LatentModel):
         encoder: from images to latents.
         net: the decoder, an MDEQ generator or an ExplicitGenerator.
         latent_regularizer: Variational (VAE), Deterministic (RAE) or Unregularised (AE, the default).
-        operator: A, with its noise: the encoder sees what is measured of an image, the target is the image itself (Eq. 23): the
-            supervised baselines AE and MDEQ-AE of Table 4. Nothing is measured unless given: the encoder sees the image.
+        operator: A, with its noise: the encoder sees what is measured of an image, the target is the image itself (Eq. 23), as in
+            the supervised baselines AE and MDEQ-AE of Table 4. By default the encoder sees the image.
         learning_rate: of Adam.
         one_cycle: warm up and anneal over the run.
         forward: solver of the equilibria in training; Anderson with 18 steps unless given (Table 9, T_f).
@@ -66,17 +64,15 @@ class Autoencoding(Regularised, LatentModel):
         resolve: FixedPoint | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        self.latent_regularizer = Unregularised() if latent_regularizer is None else latent_regularizer
+        super().__init__(learning_rate, one_cycle)
+        self.latent_regularizer = latent_regularizer or Unregularised()
         _check_fit(encoder, net, self.latent_regularizer)
         self.encoder = encoder
         self.net = net
         self.operator = operator
-        self.learning_rate = learning_rate
-        self.one_cycle = one_cycle
-        self.solver = FixedPoint(Anderson(memory=6), 18) if forward is None else forward
-        self.adjoint = FixedPoint(Anderson(memory=6), 20) if backward is None else backward
-        self.tight = FixedPoint(Anderson(memory=8), 100, tol=1e-5) if resolve is None else resolve
+        self.solver = forward or FixedPoint(Anderson(memory=6), 18)
+        self.adjoint = backward or FixedPoint(Anderson(memory=6), 20)
+        self.tight = resolve or FixedPoint(Anderson(memory=8), 100, tol=1e-5)
         self.seed = seed
 
     @property
@@ -89,26 +85,21 @@ class Autoencoding(Regularised, LatentModel):
         layers = Layers(self.solver, self.adjoint)
         code = self.encoder(self._seen(batch), layers)  # no parametrize.cached(): the solve, first, would fill it without a graph
         x = self.latent_regularizer.latent(code, sample_generators(self.seed, self.global_step, batch.index, SampleStream.LATENT))
-        image = self.net.decode(x, layers)
-        loss, metrics = self._loss(batch.image, image, code)
+        loss, metrics = self._loss(batch.image, self.net.decode(x, layers), code)
         penalty = self._penalty(batch, layers)
         metrics |= {"jacobian": penalty.detach(), "residual_z": layers.residual(batch.image).median()}
         if not bool(torch.isfinite(loss + penalty)):
             raise SolveError(_not_finite(metrics))
-        self._log("train", metrics, len(batch.index))
+        self.log_means("train", metrics, batch)
         return loss + penalty
 
-    def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
-        """The metrics of ``evaluate``, one a sample, and ``index``: logged as means, returned as they are."""
-        return self._evaluation_step("val", batch)
-
-    def test_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
-        """As validation_step."""
-        return self._evaluation_step("test", batch)
+    def metrics(self, batch: Any) -> dict[str, Tensor]:
+        """The metrics of ``evaluate``."""
+        return self.evaluate(batch)[0]
 
     @torch.no_grad()
     def evaluate(self, batch: Any) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-        """Figures of each sample by name ``(B,)``, the latents ``(B, d)`` and the reconstructions ``(B, C, H, W)``.
+        """Metrics of each sample by name ``(B,)``, the latents ``(B, d)`` and the reconstructions ``(B, C, H, W)``.
 
         The metrics are those of Generation, with an operator those of Inverse; ``latent_cost``: the regulariser's, for each
         pixel; ``resolve_residual``: the largest one of the equilibria.
@@ -118,9 +109,13 @@ class Autoencoding(Regularised, LatentModel):
         with parametrize.cached():
             code = self.encoder(self._seen(batch), layers)
             image = self.net.decode(code.mean, layers)
-            cost = self.latent_regularizer.cost(code) / batch.image[0].numel()
-            others = {"latent_cost": cost, "resolve_residual": layers.residual(image)}
-        return self._figures(batch, image) | others, code.mean, image
+            residual = layers.residual(image)
+        if self.operator is None:
+            metrics = reconstruction_metrics(image, batch.image)
+        else:
+            metrics = recovery_metrics(measure(self.operator, batch, self.seed), image, batch.image)
+        cost = self.latent_regularizer.cost(code) / batch.image[0].numel()
+        return metrics | {"latent_cost": cost, "resolve_residual": residual}, code.mean, image
 
     def reconstruct(self, batch: Any) -> Tensor:
         """Feasible reconstructions ``(B, C, H, W)``."""
@@ -150,28 +145,9 @@ class Autoencoding(Regularised, LatentModel):
         metrics, latent, image = self.evaluate(batch)
         return {"latent": latent, "image": image, "error": metrics["error"], "index": batch.index}
 
-    def configure_optimizers(self) -> Any:
-        return adam(self, self.learning_rate, self.one_cycle)
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """As in PyTorch, but weights of another net are one clear error, and a generator's learned start is left aside.
-
-        Raises:
-            ValueError: if a tensor is missing, of another shape, or nobody's.
-        """
-        state_dict = {name: tensor for name, tensor in state_dict.items() if not name.startswith(LEARNED)}
-        if strict:
-            check_weights(self, state_dict)
-        return super().load_state_dict(state_dict, strict, assign)
-
     def _seen(self, batch: Any) -> Tensor:
         """What the encoder is shown ``(B, C, H, W)``."""
         return batch.image if self.operator is None else measure(self.operator, batch, self.seed).shown
-
-    def _figures(self, batch: Any, image: Tensor) -> dict[str, Tensor]:
-        if self.operator is None:
-            return reconstruction_metrics(image, batch.image)
-        return recovery_metrics(measure(self.operator, batch, self.seed), image, batch.image)
 
     def _loss(self, target: Tensor, image: Tensor, code: Code) -> tuple[Tensor, dict[str, Tensor]]:
         """Error and costs for each pixel, so that the Jacobian penalty weighs what it does in Generation; and what to log."""
@@ -185,15 +161,6 @@ class Autoencoding(Regularised, LatentModel):
         if self.regularizer is None or not layers.solved:
             return batch.image.new_zeros(())
         return self.regularizer.layers_penalty(self.global_step, batch.index, layers)
-
-    def _evaluation_step(self, stage: str, batch: Any) -> dict[str, Tensor]:
-        metrics, _, _ = self.evaluate(batch)
-        self._log(stage, {name: value.mean() for name, value in metrics.items()}, len(batch.index))
-        return metrics | {"index": batch.index}
-
-    def _log(self, stage: str, metrics: dict[str, Tensor], samples: int) -> None:
-        for name, value in metrics.items():
-            self.log(f"{stage}/{name}", value, prog_bar=name == "error", batch_size=samples, sync_dist=stage != "train")
 
 
 def _check_fit(encoder: Encoder, net: Generator, regularizer: LatentRegularizer) -> None:

@@ -1,93 +1,86 @@
-"""A plain classifier of labelled images: what the feature extractor of a Frechet distance is trained by."""
+"""Training and export of the feature classifier behind a Frechet distance (its net: ``jiio_lightning/metrics/features.py``)."""
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from pytorch_lightning import LightningModule
+from jsonargparse.typing import PositiveInt
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor, nn
-from torchmetrics.classification import MulticlassAccuracy
 
+from experiments.baselines.base import Baseline
+from jiio_lightning.metrics.extractors import FORMAT, check_name, checked_hash
 from jiio_lightning.metrics.features import Features
 
 
-class FeatureClassifier(nn.Module):
-    """Features and one linear layer of logits.
-
-    Args:
-        features: the extractor.
-        num_classes: number of logits.
-    """
-
-    def __init__(self, features: Features, num_classes: int = 10) -> None:
-        super().__init__()
-        self.features = features
-        self.logits = nn.Linear(features.num_features, num_classes)
-
-    def forward(self, image: Tensor) -> Tensor:
-        """``(B, C, H, W)`` in [-1, 1] to logits ``(B, num_classes)``."""
-        return self.logits(self.features(image))
-
-
-class Classification(LightningModule):
-    """Trains :class:`FeatureClassifier` by cross-entropy; there is no inner problem, and no solver is needed.
+class Classification(Baseline):
+    """Trains features, with one linear layer of logits above them, by cross-entropy.
 
     Args:
         features: the extractor.
         num_classes: of the data.
         learning_rate: of Adam, the peak of a one-cycle schedule (Smith 2018).
-
-    Raises:
-        ValueError: if there are fewer than two classes.
     """
 
-    def __init__(self, features: Features, num_classes: int = 10, learning_rate: float = 5e-3) -> None:
-        super().__init__()
-        if num_classes < 2:
-            raise ValueError(f"a classifier needs labels of at least two classes, model.num_classes is {num_classes}")
-        self.net = FeatureClassifier(features, num_classes)
-        self.num_classes = num_classes
-        self.learning_rate = learning_rate
-        self.val_accuracy = MulticlassAccuracy(num_classes, average="micro")
-        self.test_accuracy = MulticlassAccuracy(num_classes, average="micro")
+    def __init__(self, features: Features, num_classes: PositiveInt = 10, learning_rate: float = 5e-3) -> None:
+        super().__init__(learning_rate, one_cycle=True)
+        logits = nn.Linear(features.num_features, num_classes)
+        self.net = nn.Sequential(OrderedDict(features=features, logits=logits))
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        loss = F.cross_entropy(self._logits(batch), batch.label)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.label))
+        loss = F.cross_entropy(self.logits(batch), batch.label)
+        self.log_means("train", {"loss": loss.detach()}, batch)
         return loss
 
-    def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
-        return self._evaluate(batch, "val", self.val_accuracy)
-
-    def test_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
-        return self._evaluate(batch, "test", self.test_accuracy)
-
-    def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.Adam(self.parameters(), lr=self.learning_rate)
-        steps = int(self.trainer.estimated_stepping_batches)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, total_steps=steps)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def _evaluate(self, batch: Any, stage: str, accuracy: MulticlassAccuracy) -> dict[str, Tensor]:
-        """The metrics of each sample, with its ``index``: ``loss`` and whether it is classified right, ``accuracy``."""
-        logits = self._logits(batch)
-        accuracy(logits, batch.label)
-        self.log(f"{stage}/accuracy", accuracy, prog_bar=True)
+    @torch.no_grad()
+    def metrics(self, batch: Any) -> dict[str, Tensor]:
+        """``loss``, and ``accuracy``: 1 where a sample is classified right, else 0."""
+        logits = self.logits(batch)
         right = logits.argmax(dim=1) == batch.label
-        loss = F.cross_entropy(logits, batch.label, reduction="none")
-        return {"accuracy": right.float(), "loss": loss, "index": batch.index}
+        return {"accuracy": right.float(), "loss": F.cross_entropy(logits, batch.label, reduction="none")}
 
-    def _logits(self, batch: Any) -> Tensor:
-        self._check(batch.image, batch.label)
+    def logits(self, batch: Any) -> Tensor:
+        """Logits ``(B, num_classes)``.
+
+        Raises:
+            ValueError: if the images or the labels do not fit the net.
+        """
+        shape, wanted = tuple(batch.image.shape[1:]), self.net.features.image_shape
+        if shape != wanted:
+            raise ValueError(f"the data has images of {shape}: set model.features.image_shape to it, it is {wanted}")
+        label, num_classes = int(batch.label.max()), self.net.logits.out_features
+        if label >= num_classes:
+            raise ValueError(f"a label is {label}: set model.num_classes above it, it is {num_classes}")
         return self.net(batch.image)
 
-    def _check(self, image: Tensor, label: Tensor) -> None:
-        shape = self.net.features.image_shape
-        if tuple(image.shape[1:]) != shape:
-            raise ValueError(
-                f"the data has images of {tuple(image.shape[1:])}: set model.features.image_shape to it, it is {shape}"
-            )
-        if int(label.max()) >= self.num_classes:
-            raise ValueError(f"a label is {int(label.max())}: set model.num_classes above it, it is {self.num_classes}")
+
+class ExportFeatures(Callback):
+    """Writes the features of a :class:`Classification` after its training, ``<run folder>/features.pt``, and logs its SHA-256.
+
+    The file is what ``TrainedFeatures`` reads: a name, the settings of the net and its tensors, no pickled code.
+
+    Args:
+        name: of the extractor, part of the name of every distance over it (``mnist_cnn64`` gives ``frechet_mnist_cnn64``).
+
+    Raises:
+        ValueError: if the name cannot be part of a metric's, or would pass for an FID.
+    """
+
+    def __init__(self, name: str) -> None:
+        check_name(name)
+        self.name = name
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero or not isinstance(pl_module, Classification):
+            return
+        path = Path(trainer.default_root_dir) / "features.pt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        features = pl_module.net.features
+        tensors = {name: tensor.detach().cpu() for name, tensor in features.state_dict().items()}
+        torch.save({"format": FORMAT, "name": self.name, "settings": features.settings, "state_dict": tensors}, path)
+        rank_zero_info(f"features: {path}, SHA-256 {checked_hash(path, None)}")

@@ -1,18 +1,31 @@
-"""What keeps the latents of an autoencoder in order while it is trained: the ELBO, the RAE's penalties, or nothing."""
+"""Codes of images, and what regularises them in training: the ELBO, the RAE's penalties, or nothing."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
+from jsonargparse.typing import NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 
-from experiments.baselines.interface import Code
+
+@dataclass(frozen=True)
+class Code:
+    """What an encoder says of the latents of its images.
+
+    Args:
+        mean: the latents, or the means of their posteriors ``(B, d)``.
+        log_variance: of the posteriors, normal with a diagonal covariance ``(B, d)``; None where the encoder gives points.
+    """
+
+    mean: Tensor
+    log_variance: Tensor | None = None
 
 
 class LatentRegularizer(ABC):
-    """Which latent stands for a code in training, and what code and decoder cost.
+    """Which latent is decoded in training, and what code and decoder cost.
 
     Costs have the unit of the squared error *summed* over pixels and channels of an image in [-1, 1].
 
@@ -20,25 +33,23 @@ class LatentRegularizer(ABC):
         variational: whether it needs a code with variances.
     """
 
-    variational: bool
+    variational: bool = False
 
     def latent(self, code: Code, generators: Sequence[torch.Generator]) -> Tensor:
-        """The latent that is decoded ``(B, d)``: the mean unless told; one generator a sample is there for noise."""
+        """The latent that is decoded ``(B, d)``, by default the mean; one generator a sample for noise."""
         return code.mean
 
     @abstractmethod
     def cost(self, code: Code) -> Tensor:
-        """Of each sample's code ``(B,)``."""
+        """Cost of each sample's code ``(B,)``."""
 
     def decoder_cost(self, decoder: nn.Module) -> Tensor | float:
-        """Of the decoder's weights, a scalar."""
+        """Cost of the decoder's weights, a scalar."""
         return 0.0
 
 
 class Unregularised(LatentRegularizer):
     """An autoencoder (AE): nothing but the reconstruction."""
-
-    variational = False
 
     def cost(self, code: Code) -> Tensor:
         """0."""
@@ -56,16 +67,9 @@ class Deterministic(LatentRegularizer):
     Args:
         latent: beta.
         decoder: lambda, on all weights of the decoder that are matrices or kernels.
-
-    Raises:
-        ValueError: if one is negative.
     """
 
-    variational = False
-
-    def __init__(self, latent: float, decoder: float) -> None:
-        if min(latent, decoder) < 0:
-            raise ValueError(f"Deterministic needs latent >= 0 and decoder >= 0, got {latent} and {decoder}")
+    def __init__(self, latent: NonNegativeFloat, decoder: NonNegativeFloat) -> None:
         self.beta = latent
         self.decoder = decoder
 
@@ -84,48 +88,24 @@ class Variational(LatentRegularizer):
     .. math:: \mathbb{E}_{x \sim q} \| y - D(x) \|^2 + \beta \, \mathrm{KL}(q \| \mathcal{N}(0, I)), \quad
               \beta = 2 \sigma^2, \quad q = \mathcal{N}(m(y), \mathrm{diag}(v(y)))
 
-    with a normal likelihood of standard deviation :math:`\sigma` a pixel, the expectation by one reparametrised sample.
+    with a normal likelihood of standard deviation :math:`\sigma` a pixel, the expectation by one reparametrised sample. The
+    code needs variances.
 
     Args:
-        beta: weight of the KL divergence.
-
-    Raises:
-        ValueError: if it is not positive.
+        beta: weight of the KL divergence; for a weight of 0 use Unregularised.
     """
 
     variational = True
 
-    def __init__(self, beta: float = 1.0) -> None:
-        if beta <= 0:
-            raise ValueError(f"Variational needs beta > 0, got {beta}: without it, use Unregularised")
+    def __init__(self, beta: PositiveFloat = 1.0) -> None:
         self.beta = beta
 
     def latent(self, code: Code, generators: Sequence[torch.Generator]) -> Tensor:
         """``m + sqrt(v) eps``, eps standard normal from each sample's own generator."""
         rows = [torch.randn(code.mean.shape[1], generator=generator) for generator in generators]
-        return code.mean + (0.5 * _log_variance(code)).exp() * torch.stack(rows).to(code.mean)
+        return code.mean + (0.5 * code.log_variance).exp() * torch.stack(rows).to(code.mean)
 
     def cost(self, code: Code) -> Tensor:
-        r""":math:`\beta` times :func:`kl_divergence`."""
-        return self.beta * kl_divergence(code)
-
-
-def kl_divergence(code: Code) -> Tensor:
-    r"""From the posteriors to the standard normal, in nats.
-
-    .. math:: \frac{1}{2} \sum_j (m_j^2 + v_j - 1 - \log v_j)
-
-    Args:
-        code: with variances.
-
-    Returns:
-        ``(B,)``.
-    """
-    log_variance = _log_variance(code)
-    return 0.5 * (code.mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=1)
-
-
-def _log_variance(code: Code) -> Tensor:
-    if code.log_variance is None:
-        raise ValueError("the code has no variances: Variational needs an encoder with variational: true")
-    return code.log_variance
+        r""":math:`\beta` times the KL divergence, :math:`\frac{1}{2} \sum_j (m_j^2 + v_j - 1 - \log v_j)`."""
+        terms = code.mean.square() + code.log_variance.exp() - 1 - code.log_variance
+        return self.beta * (0.5 * terms.sum(dim=1))

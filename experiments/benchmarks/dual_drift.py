@@ -18,10 +18,10 @@ from jiio_lightning.tasks.base import JIIOTask
 
 
 class DualDrift(Callback):
-    """Logs ``train/dual_cosine`` and ``train/dual_length``: angle and length of the dual-reuse gradient beside the refined one.
+    """Logs ``train/dual_cosine`` and ``train/dual_length``: angle and length of the dual-reuse gradient against the refined one.
 
-    The paper's code refines mu before it uses it; Eq. 19 uses it as it is. Each measurement solves one batch again, so that
-    training itself is left as it was.
+    The paper's code refines mu before it uses it; Eq. 19 uses it as it is. Each measurement re-solves one batch, so that
+    training itself stays as it was.
 
     Args:
         every: training steps between two measurements.

@@ -1,15 +1,16 @@
-"""One joint step beside the bare forward and backward pass that it contains, and the peak memory of a solve."""
+"""One joint step against the bare forward and backward pass that it contains, and the peak memory of a solve."""
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
+from statistics import median
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jsonargparse.typing import PositiveInt
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -40,30 +41,7 @@ class ClassifierSizedNet(nn.Module):
         return self.cell(z, self.cell.pyramid.pack([fine, coarse]))
 
 
-@dataclass(frozen=True)
-class Overhead:
-    """Medians over interleaved repeats.
-
-    Args:
-        method: of the joint iteration.
-        memory: its history.
-        ratio: seconds of a joint step over those of the bare passes.
-        step_ms: milliseconds of a joint step.
-        bare_ms: milliseconds of the bare passes.
-        peak_mib: peak of memory allocated by a solve of ``steps`` steps, on a CPU as the profiler counts it.
-        peak_mib_twice: the same for twice as many steps: equal, unless memory grows with the iterations.
-    """
-
-    method: str
-    memory: int
-    ratio: float
-    step_ms: float
-    bare_ms: float
-    peak_mib: float
-    peak_mib_twice: float
-
-
-def overhead(batch: int = 16, steps: int = 40, repeats: int = 5, seed: int = 0) -> list[dict[str, Any]]:
+def overhead(batch: PositiveInt = 16, steps: PositiveInt = 40, repeats: PositiveInt = 5, seed: int = 0) -> list[dict[str, Any]]:
     """Measure Picard and Anderson with a memory of 20 against ``autograd.grad`` of (loss, f) with respect to (z, x).
 
     The bare passes use frozen weights and cached weight normalisation. Each repeat times the bare passes and each method one
@@ -72,8 +50,13 @@ def overhead(batch: int = 16, steps: int = 40, repeats: int = 5, seed: int = 0) 
     Args:
         batch: samples.
         steps: of a solve; more than the memory, so that most of them use the full history.
-        repeats: interleaved; the median ratio counts.
+        repeats: interleaved; the medians count.
         seed: of the weights.
+
+    Returns:
+        For each ``method``: its ``memory``; ``ratio``, seconds of a joint step over those of the bare passes; ``step_ms`` and
+        ``bare_ms``, milliseconds of both; ``peak_mib``, the peak of memory allocated by a solve, on a CPU as the profiler
+        counts it; ``peak_mib_twice``, the same for twice as many steps: equal, unless memory grows with the iterations.
     """
     torch.manual_seed(seed)
     net = ClassifierSizedNet().requires_grad_(False)
@@ -81,24 +64,29 @@ def overhead(batch: int = 16, steps: int = 40, repeats: int = 5, seed: int = 0) 
     problem = InnerProblem(net.f, lambda z, x: -F.cross_entropy(net.classify(z), label, reduction="none"))
     v0 = Augmented.start(torch.rand(batch, 784), net.cell.pyramid.numel)
     methods: dict[str, Method] = {"Picard": Picard(), "Anderson": Anderson(type=1, memory=20)}
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in methods}  # of a joint step and of the bare passes
+
+    def solve(name: str, steps: int) -> None:
+        Joint(method=methods[name], max_steps=steps)(problem, v0)
+
     with parametrize.cached():
         warm = Joint(max_steps=5)(problem, v0).v
-        pairs: dict[str, list[tuple[float, float]]] = {name: [] for name in methods}
         for _ in range(repeats):
-            for name, method in methods.items():
+            for name in methods:
                 bare = _seconds(lambda: _bare(problem, warm), 10)
-                solve = _seconds(lambda method=method: Joint(method=method, max_steps=steps)(problem, v0), 1)  # type: ignore[misc]
-                pairs[name].append((solve / steps, bare))
-        return [vars(_summary(problem, v0, name, methods[name], steps, pairs[name])) for name in methods]
-
-
-def _summary(
-    problem: InnerProblem, v0: Augmented, name: str, method: Method, steps: int, pairs: list[tuple[float, float]]
-) -> Overhead:
-    solves, bares = (statistics.median(column) for column in zip(*pairs, strict=True))
-    ratio = statistics.median(solve / bare for solve, bare in pairs)
-    peaks = [peak_mib(lambda n=n: Joint(method=method, max_steps=n)(problem, v0)) for n in (steps, 2 * steps)]  # type: ignore[misc]
-    return Overhead(name, getattr(method, "memory", 0), ratio, solves * 1e3, bares * 1e3, *peaks)
+                seconds[name].append((_seconds(partial(solve, name, steps), 1) / steps, bare))
+        return [
+            {
+                "method": name,
+                "memory": getattr(method, "memory", 0),
+                "ratio": median(step / bare for step, bare in seconds[name]),
+                "step_ms": 1e3 * median(step for step, _ in seconds[name]),
+                "bare_ms": 1e3 * median(bare for _, bare in seconds[name]),
+                "peak_mib": peak_mib(partial(solve, name, steps)),
+                "peak_mib_twice": peak_mib(partial(solve, name, 2 * steps)),
+            }
+            for name, method in methods.items()
+        ]
 
 
 def _bare(problem: InnerProblem, v: Augmented) -> None:

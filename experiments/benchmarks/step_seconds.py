@@ -13,8 +13,8 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 class StepSeconds(Callback):
     """Logs ``train/seconds``: the median wall-clock time of the run's training steps so far, from batch to updated weights.
 
-    Validation, checkpoints and the loader's work between steps do not count. On a GPU each step waits for the device, so that the
-    figure is true; leave the callback out of runs that are to be fast.
+    Validation, checkpoints and the loader's work between steps do not count. On a GPU each step waits for the device, so
+    that the time is true; leave the callback out of runs that are to be fast.
 
     Args:
         skip: first steps that do not count: caches are filled, kernels chosen.

@@ -27,22 +27,6 @@ def adam(module: LightningModule, learning_rate: float, one_cycle: bool) -> Any:
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
-def interpolation(module: LightningModule, step_size: float) -> Any:
-    """Plain steps along the gradient that get smaller, linearly to 0 at the run's end, as ``configure_optimizers`` returns it.
-
-    Args:
-        module: whose weights, and whose trainer knows how long the run is.
-        step_size: at the start.
-
-    Raises:
-        ValueError: over a run without an end.
-    """
-    optimizer = torch.optim.SGD(module.parameters(), lr=step_size)
-    steps = run_length(module, "a step size that ends at 0")
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
-    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-
 def run_length(module: LightningModule, reason: str, alternative: str = "") -> int:
     """Steps of the whole run.
 

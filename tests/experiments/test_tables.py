@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from jiio_lightning.commands.contenders import DEFAULT
+from jiio_lightning.commands.learn_start import Learned
 
 from experiments.job import json_metrics
 from experiments.plan import Budget, Choice, Run
 from experiments.record import is_fragment
 from experiments.tables import FOLDER, TABLES, load
 from jiio_lightning.commands.comparison import Comparison, Curve, Point
-from jiio_lightning.commands.contenders import DEFAULT
-from jiio_lightning.commands.learn_start import Learned
 
 ROOT = Path(__file__).parents[2]
 EVERY = [pytest.param(name, budget, id=f"{name}-{budget}") for name in TABLES for budget in Budget]

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from abc import abstractmethod
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from pytorch_lightning import LightningModule
+from jsonargparse.typing import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from experiments.baselines.convnet import Conv4
-from jiio_lightning.tasks.base import check_weights
+from experiments.baselines.base import Baseline
+from experiments.baselines.fewshot.convnet import Conv4
 from jiio_lightning.tasks.episodes import check_episodes, episode_metrics
-from jiio_lightning.tasks.optimiser import adam
 
 
-class FewShot(LightningModule, ABC):
-    """Learns from many small tasks to learn a new one; there is no inner problem in x, and no solver is needed.
+class FewShot(Baseline):
+    """Learns from many small tasks to learn a new one.
 
     Args:
         net: the network.
@@ -28,14 +26,12 @@ class FewShot(LightningModule, ABC):
     """
 
     def __init__(self, net: Conv4, learning_rate: float = 1e-3, one_cycle: bool = True) -> None:
-        super().__init__()
+        super().__init__(learning_rate, one_cycle)
         self.net = net
-        self.learning_rate = learning_rate
-        self.one_cycle = one_cycle
 
     @abstractmethod
     def outer(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        """A value ``(T,)`` whose gradient trains the weights, and metrics of the tasks to log, each ``(T,)``."""
+        """A value ``(T,)`` whose gradient trains the weights, and metrics of the tasks to log, each ``(T,)``, without a graph."""
 
     @abstractmethod
     def logits(self, batch: Any) -> Tensor:
@@ -44,49 +40,21 @@ class FewShot(LightningModule, ABC):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         check_episodes(batch, self.net)
         value, metrics = self.outer(batch)
-        self._log("train", metrics, len(batch.index))
+        self.log_means("train", metrics, batch)
         return value.mean()
 
-    def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
-        """``accuracy`` and ``loss`` of each task's query images and its ``index``: logged as means, returned whole."""
-        return self._evaluation_step("val", batch)
-
-    def test_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
-        """As validation_step."""
-        return self._evaluation_step("test", batch)
+    def metrics(self, batch: Any) -> dict[str, Tensor]:
+        """``accuracy`` and ``loss`` of each task's query images."""
+        return episode_metrics(self._judged(batch), batch.query_label)
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """``logits`` ``(T, N Q, N)`` of the query images and ``index``."""
-        check_episodes(batch, self.net)
         return {"logits": self._judged(batch), "index": batch.index}
-
-    def configure_optimizers(self) -> Any:
-        return adam(self, self.learning_rate, self.one_cycle)
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """As in PyTorch, but weights of another net are one clear error.
-
-        Raises:
-            ValueError: if a tensor is missing, of another shape, or nobody's.
-        """
-        if strict:
-            check_weights(self, state_dict)
-        return super().load_state_dict(state_dict, strict, assign)
 
     @torch.no_grad()
     def _judged(self, batch: Any) -> Tensor:
-        return self.logits(batch)
-
-    def _evaluation_step(self, stage: str, batch: Any) -> dict[str, Tensor]:
         check_episodes(batch, self.net)
-        metrics = episode_metrics(self._judged(batch), batch.query_label)
-        self._log(stage, metrics, len(batch.index))
-        return metrics | {"index": batch.index}
-
-    def _log(self, stage: str, metrics: dict[str, Tensor], tasks: int) -> None:
-        for name, value in metrics.items():
-            shown = name == "accuracy"
-            self.log(f"{stage}/{name}", value.mean(), prog_bar=shown, batch_size=tasks, sync_dist=stage != "train")
+        return self.logits(batch)
 
 
 class GradientBased(FewShot):
@@ -106,15 +74,15 @@ class GradientBased(FewShot):
         one_cycle: warm up and anneal over the run instead of a constant rate.
 
     Raises:
-        ValueError: for a net without logits or with running statistics, or steps that adapt nothing.
+        ValueError: for a net without logits or with running statistics.
     """
 
     def __init__(
         self,
         net: Conv4,
-        inner_rate: float,
-        steps: int,
-        eval_steps: int | None = None,
+        inner_rate: PositiveFloat,
+        steps: PositiveInt,
+        eval_steps: PositiveInt | None = None,
         learning_rate: float = 1e-3,
         one_cycle: bool = True,
     ) -> None:
@@ -126,12 +94,8 @@ class GradientBased(FewShot):
             raise ValueError(f"{name} has no running statistics, tasks are independent: set model.net.norm to episode or group")
         self.inner_rate = inner_rate
         self.steps = steps
-        self.eval_steps = steps if eval_steps is None else eval_steps
-        if min(self.steps, self.eval_steps) < 1 or inner_rate <= 0:
-            raise ValueError(
-                f"{name}: steps, eval_steps and inner_rate are to be positive, they are {steps}, {eval_steps} and {inner_rate}"
-            )
-        self._parts = [(key, weight.shape) for key, weight in net.named_parameters()]
+        self.eval_steps = eval_steps or steps
+        self._shapes = {name: weight.shape for name, weight in net.named_parameters()}
 
     @abstractmethod
     def adapt_to(self, theta: Tensor, image: Tensor, label: Tensor, steps: int) -> Tensor:
@@ -159,6 +123,6 @@ class GradientBased(FewShot):
         return F.cross_entropy(self._logits(weights, image), label)
 
     def _logits(self, weights: Tensor, image: Tensor) -> Tensor:
-        pieces = weights.split([shape.numel() for _, shape in self._parts])
-        named = {key: piece.view(shape) for (key, shape), piece in zip(self._parts, pieces, strict=True)}
+        pieces = weights.split([shape.numel() for shape in self._shapes.values()])
+        named = {name: piece.view(shape) for (name, shape), piece in zip(self._shapes.items(), pieces, strict=True)}
         return functional_call(self.net, named, (image,))

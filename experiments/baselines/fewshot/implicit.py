@@ -1,16 +1,17 @@
-"""Meta-learning with implicit gradients (Rajeswaran et al. 2019)."""
+"""Meta-learning with implicit gradients (Rajeswaran et al. 2019), and the conjugate gradients that it needs."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from jsonargparse.typing import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.func import grad, vjp, vmap
 
-from experiments.baselines.conjugate_gradient import conjugate_gradient
-from experiments.baselines.convnet import Conv4
 from experiments.baselines.fewshot.base import GradientBased
+from experiments.baselines.fewshot.convnet import Conv4
 from jiio_lightning.core.gmres import LinearSolution
 from jiio_lightning.tasks.episodes import episode_metrics
 
@@ -34,28 +35,21 @@ class ImplicitMAML(GradientBased):
         products: steps of conjugate gradients, a product with the Hessian each (Rajeswaran et al.: 5).
         damping: added to lambda in the linear system alone. Away from a minimum of the inner problem it can be indefinite,
             and few products with a badly conditioned one give little (the released code: in effect 22 beside lambda = 2).
-
-    Raises:
-        ValueError: if proximity or products are not positive, or damping is negative.
     """
 
     def __init__(
         self,
         net: Conv4,
-        inner_rate: float = 0.1,
-        steps: int = 16,
-        eval_steps: int | None = None,
+        inner_rate: PositiveFloat = 0.1,
+        steps: PositiveInt = 16,
+        eval_steps: PositiveInt | None = None,
         learning_rate: float = 1e-3,
         one_cycle: bool = True,
-        proximity: float = 2.0,
-        products: int = 5,
-        damping: float = 0.0,
+        proximity: PositiveFloat = 2.0,
+        products: PositiveInt = 5,
+        damping: NonNegativeFloat = 0.0,
     ) -> None:
         super().__init__(net, inner_rate, steps, eval_steps, learning_rate, one_cycle)
-        if proximity <= 0 or products < 1:
-            raise ValueError(f"proximity and products are to be positive, got {proximity} and {products}")
-        if damping < 0:
-            raise ValueError(f"damping cannot be negative, got {damping}")
         self.proximity = proximity
         self.products = products
         self.damping = damping
@@ -87,3 +81,33 @@ class ImplicitMAML(GradientBased):
         scale = self.proximity + self.damping
         _, hessian = vjp(lambda weights: vmap(grad(self.loss))(weights, image, label), weights)
         return conjugate_gradient(lambda u: u + hessian(u)[0] / scale, gradient, max_steps=self.products)
+
+
+def conjugate_gradient(product: Callable[[Tensor], Tensor], rhs: Tensor, *, max_steps: int) -> LinearSolution:
+    """Conjugate gradients from u = 0 (Hestenes & Stiefel 1952), each row of rhs a system of its own.
+
+    A row ends for good where A has no positive curvature in its direction; it keeps what it has.
+
+    Args:
+        product: ``A u`` for each row, ``(B, N) -> (B, N)``, A symmetric.
+        rhs: b ``(B, N)``.
+        max_steps: products with A; there is no test of convergence, which the host would have to wait for.
+    """
+    tiny = torch.finfo(rhs.dtype).tiny
+    value, residual, direction = torch.zeros_like(rhs), rhs, rhs
+    squared, going = _dot(residual, residual), torch.ones_like(rhs[:, :1], dtype=torch.bool)
+    for _ in range(max_steps):
+        image = product(direction)
+        curvature = _dot(direction, image)
+        going = going & (curvature > 0)
+        length = torch.where(going, squared / curvature.clamp_min(tiny), 0.0)
+        value = value + length * direction
+        residual = residual - length * image
+        before, squared = squared, _dot(residual, residual)
+        direction = residual + squared / before.clamp_min(tiny) * direction
+    relative = residual.norm(dim=1) / rhs.norm(dim=1).clamp_min(tiny)
+    return LinearSolution(value, relative, max_steps)
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).sum(dim=1, keepdim=True)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from jsonargparse.typing import PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.func import grad
 
-from experiments.baselines.convnet import Conv4
 from experiments.baselines.fewshot.base import GradientBased
+from experiments.baselines.fewshot.convnet import Conv4
 from jiio_lightning.tasks.episodes import episode_metrics
 
 
@@ -26,15 +27,15 @@ class MAML(GradientBased):
         eval_steps: in evaluation (Finn et al.: 3).
         learning_rate: of Adam (Finn et al.: 1e-3).
         one_cycle: warm up and anneal over the run instead of a constant rate (Finn et al.: constant).
-        first_order: take the adaptation as a constant, the identity as its Jacobian (FOMAML, Sec. 5.2 there).
+        first_order: take the change of the weights as a constant, the identity as its Jacobian (FOMAML, Sec. 5.2 there).
     """
 
     def __init__(
         self,
         net: Conv4,
-        inner_rate: float = 0.4,
-        steps: int = 1,
-        eval_steps: int | None = 3,
+        inner_rate: PositiveFloat = 0.4,
+        steps: PositiveInt = 1,
+        eval_steps: PositiveInt | None = 3,
         learning_rate: float = 1e-3,
         one_cycle: bool = True,
         first_order: bool = False,

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from experiments.baselines.convnet import Conv4
 from experiments.baselines.fewshot.base import FewShot
+from experiments.baselines.fewshot.convnet import Conv4
 from jiio_lightning.tasks.episodes import episode_metrics
 
 

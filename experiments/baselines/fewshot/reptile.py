@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from jsonargparse.typing import PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.func import grad, vmap
 
-from experiments.baselines.convnet import Conv4
 from experiments.baselines.fewshot.base import GradientBased
-from jiio_lightning.tasks.optimiser import interpolation
+from experiments.baselines.fewshot.convnet import Conv4
+from jiio_lightning.tasks.optimiser import run_length
 
 DECAY, EPSILON = 0.999, 1e-8
 """Adam's, of the mean of squared gradients."""
@@ -39,7 +40,12 @@ class Reptile(GradientBased):
     """
 
     def __init__(
-        self, net: Conv4, inner_rate: float = 1e-3, steps: int = 3, eval_steps: int | None = 5, learning_rate: float = 1.0
+        self,
+        net: Conv4,
+        inner_rate: PositiveFloat = 1e-3,
+        steps: PositiveInt = 3,
+        eval_steps: PositiveInt | None = 5,
+        learning_rate: float = 1.0,
     ) -> None:
         super().__init__(net, inner_rate, steps, eval_steps, learning_rate)
         if not 0 < learning_rate <= 1:
@@ -83,4 +89,8 @@ class Reptile(GradientBased):
         return torch.cat([support.unflatten(1, ways), query.unflatten(1, ways)], dim=2).transpose(1, 2)
 
     def configure_optimizers(self) -> Any:
-        return interpolation(self, self.learning_rate)
+        """Plain gradient descent, its step size falling linearly from epsilon to 0 at the run's end."""
+        optimizer = torch.optim.SGD(self.parameters(), lr=self.learning_rate)
+        steps = run_length(self, "a step size that ends at 0")
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

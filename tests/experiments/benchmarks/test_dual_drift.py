@@ -13,16 +13,16 @@ from tests.tasks.test_generation import batch, inject, task
 def drift(steps: int) -> dict[str, float]:
     model, logged = task().train(), {}
     inject(model, steps=steps)
-    model.log_dict = lambda figures: logged.update({name: float(value) for name, value in figures.items()})
+    model.log_dict = lambda metrics: logged.update({name: float(value) for name, value in metrics.items()})
     DualDrift(every=5).on_train_batch_start(SimpleNamespace(global_step=10), model, batch(), 0)
     assert all(weight.grad is None for weight in model.parameters())
     return logged
 
 
 def test_a_tight_solve_has_the_refined_gradient():
-    figures = drift(200)
-    assert figures["train/dual_cosine"] == pytest.approx(1, abs=1e-3)
-    assert figures["train/dual_length"] == pytest.approx(1, abs=1e-2)
+    logged = drift(200)
+    assert logged["train/dual_cosine"] == pytest.approx(1, abs=1e-3)
+    assert logged["train/dual_length"] == pytest.approx(1, abs=1e-2)
 
 
 def test_a_loose_solve_has_not():

@@ -3,7 +3,7 @@
 from experiments.benchmarks.overhead import overhead
 
 
-def test_overhead_reports_each_method(capsys):
+def test_overhead_reports_each_method():
     rows = overhead(batch=1, steps=3, repeats=1)
     assert [row["method"] for row in rows] == ["Picard", "Anderson"]
     for row in rows:

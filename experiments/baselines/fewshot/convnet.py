@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
+from jsonargparse.typing import PositiveInt
 from torch import Tensor, nn
 
 from jiio_lightning.models.blocks import group_norm
@@ -31,14 +32,14 @@ class Conv4(nn.Module):
             each (Vinyals et al. 2016, Snell et al. 2017), which costs about four times as much.
 
     Raises:
-        ValueError: for images that four poolings leave nothing of, or fewer than two classes.
+        ValueError: for images that four poolings leave nothing of.
     """
 
     def __init__(
         self,
         image_shape: tuple[int, int, int],
-        num_classes: int | None = 5,
-        filters: int = 64,
+        num_classes: PositiveInt | None = 5,
+        filters: PositiveInt = 64,
         norm: Literal["episode", "running", "group"] = "episode",
         strided: bool = False,
     ) -> None:
@@ -48,9 +49,7 @@ class Conv4(nn.Module):
             raise ValueError(
                 f"four poolings leave nothing of images of {image_shape}: set strided, or take at least 16 pixels a side"
             )
-        if num_classes is not None and num_classes < 2:
-            raise ValueError(f"a classifier needs at least two classes, num_classes is {num_classes}")
-        self.image_shape = tuple(image_shape)
+        self.image_shape = image_shape
         self.num_classes = num_classes
         self.norm = norm
         widths = [depth, *[filters] * 4]
