@@ -17,11 +17,11 @@ from typing import Any
 import torch
 
 from experiments.plan import Run
-from experiments.record import LABORATORY, PACKAGE, Record, write_atomically
+from experiments.record import LABORATORY, PACKAGE, Record
 from jiio_lightning.cli import JIIOCLI, run
 from jiio_lightning.commands.provenance import provenance
 
-CHECKPOINT, RECORD, LOG, ERROR = "checkpoints/last.ckpt", "record.json", "log.txt", "error.txt"
+CHECKPOINT, RECORD, LOG = "checkpoints/last.ckpt", "record.json", "log.txt"
 """In the folder of a run."""
 JSON_METRICS = {"learn_start": "learn_start.json", "compare": "compare.json", "attack": "attack.json"}
 """The files into which commands that do not log their metrics write them, somewhere below a run's folder."""
@@ -41,7 +41,7 @@ class Job:
     threads: int | None = None  # of torch; None leaves its own choice
 
     def execute(self) -> None:
-        """Run the command; afterwards the folder has a record, or a file that says what went wrong."""
+        """Run the command; afterwards the folder has a record, or the last line of the log says what went wrong."""
         os.chdir(self.folder)
         sys.argv = [str((LABORATORY if self.run.program != "jiio" else PACKAGE) / "__main__.py"), *self.arguments]
         os.environ["PYTHONPATH"] = str(LABORATORY.parent)  # Lightning starts further processes of a run by this command
@@ -49,11 +49,7 @@ class Job:
             torch.set_num_threads(self.threads)
         with _logged(self.folder / LOG):
             began = time.perf_counter()
-            try:
-                cli = run(self.arguments)
-            except (Exception, SystemExit) as error:
-                write_atomically(self.folder / ERROR, f"{type(error).__name__}: {error}")
-                raise
+            cli = run(self.arguments)
             self._record(cli, time.perf_counter() - began).save(self.folder / RECORD)
 
     def _record(self, cli: JIIOCLI, seconds: float) -> Record:
@@ -116,4 +112,5 @@ def _logged(path: Path) -> Iterator[None]:
     with path.open("a") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
+        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # an error is the last thing that the log says
         yield

@@ -17,7 +17,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from experiments.executor import Handle, Processes
-from experiments.job import CHECKPOINT, ERROR, LOG, RECORD, Job
+from experiments.job import CHECKPOINT, LOG, RECORD, Job
 from experiments.plan import Budget, Choice, Run, needs, trials
 from experiments.record import Record, is_fragment, key, write_atomically
 from jiio_lightning.data.errors import DataError
@@ -83,13 +83,14 @@ class Runner:
 
     def _judge(self, run: Run, handle: Handle) -> None:
         """Note a failure."""
-        folder, what = self.folder(run), "it left no record"
+        what = "it left no record"
         try:
             handle.result()
         except Exception as error:
-            what = (folder / ERROR).read_text() if (folder / ERROR).is_file() else str(error)
-        if not (folder / RECORD).is_file():
-            self.failures[run.name] = f"{what.strip()} (see {folder / LOG})"
+            what = str(error)
+        if not (self.folder(run) / RECORD).is_file():
+            log = self.folder(run) / LOG
+            self.failures[run.name] = f"{what}: {_last_line(log, 300)} (see {log})"
 
     def folder(self, run: Run) -> Path:
         """Where a run lives."""
@@ -146,7 +147,6 @@ class Runner:
         resumed = self._resumable(run, wanted)
         if resumed:
             _set_aside(folder / METRICS)
-            (folder / ERROR).unlink(missing_ok=True)
         else:
             shutil.rmtree(folder, ignore_errors=True)
             write_atomically(folder / KEY, wanted)
@@ -194,13 +194,13 @@ def _set_aside(log: Path) -> None:
         log.rename(log.with_stem(f"{log.stem}_{len(list(log.parent.glob('metrics*.csv')))}"))
 
 
-def _last_line(log: Path, shown: int = 60) -> str:
+def _last_line(log: Path, length: int = 60) -> str:
     if not log.is_file():
         return ""
     with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - 500))
+        file.seek(max(0, log.stat().st_size - 1000))
         lines = file.read().decode(errors="replace").replace("\r", "\n").split("\n")
-    return next((line.strip()[:shown] for line in reversed(lines) if line.strip()), "")
+    return next((line.strip()[:length] for line in reversed(lines) if line.strip()), "")
 
 
 def _checksum(folder: str) -> str | None:
