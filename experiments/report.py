@@ -104,7 +104,8 @@ class Report:
     def write(self, folder: Path) -> Path:
         """Write everything into a folder; returns the Markdown file."""
         name = self.table.name
-        shutil.rmtree(folder / name, ignore_errors=True)
+        for old in (folder / name).glob("[0-9][0-9]_*"):
+            old.unlink()
         shown = [(f"{name}/{number:02d}_{path.name}", path, caption) for number, (path, caption) in enumerate(self.pictures, 1)]
         for file, path, _ in shown:
             (folder / name).mkdir(parents=True, exist_ok=True)
@@ -127,8 +128,13 @@ class Report:
         """The page, but for its pictures."""
         table = self.table
         yield from (f"# {table.title}", "", table.setting)
-        shown = (table.title, *(cell.column for cell in table.cells), *(caption for _, caption in self.pictures))
-        if any("feasible" in text.lower() for text in shown):
+        texts = (
+            table.title,
+            table.setting,
+            *(f"{cell.row} {cell.column}" for cell in table.cells),
+            *(text for _, text in self.pictures),
+        )
+        if "feasible" in " ".join(texts).lower():
             yield from ("", FEASIBLE)
         yield from ("", f"**What differs from the paper.** {table.caveat}", "", *self._grid(), *self._notes())
         if self.fits:
@@ -152,25 +158,31 @@ class Report:
             return
         rows, columns = (list(dict.fromkeys(getattr(r.cell, axis) for r in filled)) for axis in ("row", "column"))
         quoted = {r.cell.column for r in filled if r.cell.paper is not None}
-        yield "| | " + " | ".join(f"{column} | paper" if column in quoted else column for column in columns) + " |"
-        yield "|---" * (1 + len(columns) + len(quoted)) + "|"
+        grid = [["", *(head for column in columns for head in ([column, "paper"] if column in quoted else [column]))]]
         for row in rows:
-            entries: list[str] = []
+            grid.append([row])
             for column in columns:
                 found = self.at(row, column)
                 paper = found.cell.paper if found else None
-                entries += [str(found or ""), *(["" if paper is None else f"{paper:g}"] if column in quoted else [])]
-            yield f"| {row} | {' | '.join(entries)} |"
+                grid[-1] += [str(found or ""), *(["" if paper is None else f"{paper:g}"] if column in quoted else [])]
+        if len(grid[0]) > 2 * len(grid):  # a wide table is easier to read on its side
+            grid = [list(column) for column in zip(*grid, strict=True)]
+        for number, line in enumerate(grid):
+            yield f"| {' | '.join(line)} |"
+            if number == 0:
+                yield "|---" * len(line) + "|"
         yield ""
 
     def _notes(self) -> Iterator[str]:
         """What the brackets are, what is missing and why, and orders."""
         if any(result.interval is not None for result in self.results):
             yield from ("Brackets: 95 % intervals, over seeds where there are several, else over the samples of the one.", "")
+        there = {_group(result.cell.row) for result in self.results if not result.missing}
         reasons: dict[str, list[str]] = defaultdict(list)
         for result in self.results:
             if result.missing:
-                reasons[result.missing].append(result.cell.row)
+                row = result.cell.row
+                reasons[result.missing].append(row if _group(row) in there else _group(row))
         for reason, rows in reasons.items():
             yield from (f"Missing ({reason}): {'; '.join(dict.fromkeys(rows))}.", "")
         if rankings := self.rankings():
@@ -214,6 +226,11 @@ def _result(cell: Cell, records: dict[str, Record], failures: dict[str, str]) ->
     if absent or any(cell.metric not in record.metrics for record in done):
         return Result(cell, done, missing=absent[0] if absent else f"the run has no {cell.metric}")
     return Result(cell, done, tuple(records.get(record.weights or "", record) for record in done))
+
+
+def _group(row: str) -> str:
+    """Rows of one net or problem are called ``GROUP: ROW``."""
+    return row.partition(": ")[0]
 
 
 def _separate(one: Result, two: Result) -> bool:

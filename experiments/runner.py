@@ -155,8 +155,9 @@ class Runner:
                 place.symlink_to(path)
         read = run if resumed else weights
         threads = None if self.jobs == 1 or run.alone else max(1, (os.cpu_count() or 1) // self.jobs)
-        arguments = self._arguments(run, read, str)
-        return Job(run, wanted, self.budget, weights and weights.name, self._command(run, read), arguments, folder, threads)
+        name = None if weights is None else weights.name
+        command, arguments = self._command(run, read), self._arguments(run, read, str)
+        return Job(run, wanted, self.budget, name, command, arguments, folder, threads)
 
     def _made(self, run: Run, path: str) -> Path:
         """A file that a run has left."""

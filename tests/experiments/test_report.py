@@ -48,7 +48,7 @@ def test_columns_are_there_only_where_they_hold_something(runner, finish, tmp_pa
     fill(finish, D, 10.0, 1.0)
     other = replace(D, column="never", runs=())
     text = Report.of(replace(TABLE, cells=(D, other)), runner).write(tmp_path / "results").read_text()
-    assert "| | FID |\n|---|---|\n| D | 10.00 [9.00, 11.00] |\n" in text and "Missing (not part of this budget): D." in text
+    assert "|  | FID |\n|---|---|\n| D | 10.00 [9.00, 11.00] |\n" in text and "Missing (not part of this budget): D." in text
 
 
 def test_a_run_stands_once_in_the_json_file(runner, finish, tmp_path):
