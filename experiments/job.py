@@ -62,7 +62,7 @@ class Job:
             seconds=seconds,
             peak_memory=_peak_memory(),
             steps=int(cli.trainer.global_step),
-            curve=learning_curve(self.folder, self.run.curve),
+            curve=learning_curve(self.folder / "metrics.csv", self.run.curve),
             data=_data(cli),
             seed=cli.config[self.run.command].get("seed_everything"),
             budget=self.budget,
@@ -71,13 +71,13 @@ class Job:
         )
 
 
-def learning_curve(folder: Path, metric: str) -> list[tuple[int, float]]:
-    """``(step, value)`` of a validation metric, from all CSV logs below a folder: a run that was resumed has several."""
-    points: dict[int, float] = {}
-    for path in sorted(folder.rglob("metrics*.csv"), key=lambda path: path.stat().st_mtime):
-        with path.open(newline="") as file:
-            points |= {int(row["step"]): float(row[metric]) for row in csv.DictReader(file) if row.get(metric)}
-    return sorted((step + 1, value) for step, value in points.items())  # Lightning counts from 0
+def learning_curve(log: Path, metric: str) -> list[tuple[int, float]]:
+    """``(step, value)`` of a validation metric in a ``metrics.csv``; a fit that was resumed may have logged a step twice."""
+    if not log.is_file():
+        return []
+    with log.open(newline="") as file:
+        points = {int(row["step"]) + 1: float(row[metric]) for row in csv.DictReader(file) if row.get(metric)}
+    return sorted(points.items())  # Lightning counts from 0
 
 
 def json_metrics(folder: Path, command: str) -> dict[str, float]:

@@ -23,7 +23,7 @@ from experiments.record import Record, is_fragment, key, write_atomically
 from jiio_lightning.data.errors import DataError
 from jiio_lightning.data.prepared import Manifest
 
-KEY, METRICS = "key.txt", "metrics.csv"
+KEY = "key.txt"
 
 
 class Missing(RuntimeError):
@@ -145,9 +145,7 @@ class Runner:
         if weights is not None:
             self._made(weights, CHECKPOINT)
         resumed = self._resumable(run, wanted)
-        if resumed:
-            _set_aside(folder / METRICS)
-        else:
+        if not resumed:
             shutil.rmtree(folder, ignore_errors=True)
             write_atomically(folder / KEY, wanted)
             for place, path in links.items():
@@ -187,12 +185,6 @@ def _ended_with(active: dict[Run, Handle]) -> Iterator[None]:
             with suppress(RuntimeError):
                 handle.result()
         signal.signal(signal.SIGTERM, before)
-
-
-def _set_aside(log: Path) -> None:
-    """Lightning's CSV logger removes the file that it finds under its name."""
-    if log.is_file():
-        log.rename(log.with_stem(f"{log.stem}_{len(list(log.parent.glob('metrics*.csv')))}"))
 
 
 def _last_line(log: Path, length: int = 60) -> str:

@@ -127,17 +127,22 @@ def test_a_timed_run_is_alone_and_others_pass_it(runner):
     assert set(runner.failures) == {"first", "timed", "last", "late", "needing"}
 
 
-def test_a_resumed_fit_keeps_the_first_part_of_its_log(runner, finish):
+def test_a_fit_is_resumed_where_it_was_stopped(runner, finish):
     fit = FITS[0]
     finish(fit)
-    folder = runner.folder(fit)
-    (folder / "record.json").unlink()
-    (folder / "metrics.csv").write_text("step,val/error\n10,0.4\n")
+    (runner.folder(fit) / "record.json").unlink()
     job = runner._job(fit)
-    assert job.arguments[-2:] == ["--ckpt_path", str(folder / CHECKPOINT)] and job.weights is None
-    (folder / "metrics.csv").write_text("step,val/error\n20,0.3\n")
-    assert learning_curve(folder, "val/error") == [(11, 0.4), (21, 0.3)]
+    assert job.arguments[-2:] == ["--ckpt_path", str(runner.folder(fit) / CHECKPOINT)] and job.weights is None
     assert runner._job(FITS[1]).arguments[-2] != "--ckpt_path", "another fit begins anew"
+    (runner.project / "conf" / "s.yaml").write_text("steps: 4\n")
+    assert runner._job(fit).arguments[-2] != "--ckpt_path", "so does one with another configuration"
+    assert not (runner.folder(fit) / CHECKPOINT).exists()
+
+
+def test_the_learning_curve_is_read_from_the_log(tmp_path):
+    assert learning_curve(tmp_path / "metrics.csv", "val/error") == []
+    (tmp_path / "metrics.csv").write_text("step,val/error,train/cost\n9,0.4,\n19,,5.0\n19,0.2,\n9,0.3,\n")
+    assert learning_curve(tmp_path / "metrics.csv", "val/error") == [(10, 0.3), (20, 0.2)]
 
 
 def test_numbers_of_a_json_file(tmp_path):
