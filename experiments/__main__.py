@@ -1,29 +1,90 @@
-"""``python -m experiments``: the papers' tables and figures, benchmarks, and jiio's commands for the baselines."""
+"""``python -m experiments``: the papers' tables and figures, benchmarks, and jiio's commands for the baselines' run files."""
 
 from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
+from typing import Literal
 
-from jsonargparse import auto_cli
+from jsonargparse import ArgumentParser, auto_cli
 
 from experiments.benchmarks.overhead import overhead
-from experiments.reproduce import reproduce
+from experiments.plan import Budget, Table
+from experiments.record import LABORATORY
+from experiments.report import Report
+from experiments.runner import Runner
+from experiments.tables import TABLES
 from jiio_lightning.cli import JIIOCLI
 from jiio_lightning.cli import main as jiio
 from jiio_lightning.commands.provenance import provenance
 
+BENCHMARKS = {"overhead": overhead}
+DEFAULT_JOBS = {Budget.SMOKE: 2, Budget.CPU: 2, Budget.GPU: 1, Budget.PAPER: 1}
+"""Small nets do not keep two cores busy: two of them at once finish sooner than one after the other with two threads each."""
+
+
+def reproduce(
+    name: str,
+    budget: Literal["smoke", "cpu", "gpu", "paper"] = "cpu",
+    store: str = "runs/reproduce",
+    results: str | None = None,
+    jobs: int | None = None,
+    run: bool = True,
+    show: bool = False,
+) -> int:
+    """Make a table or figure of the paper: run what is not done yet, then write the report.
+
+    Args:
+        name: which, such as table1 or fig3; "all" for all of them.
+        budget: smoke (digits, no claim), cpu (two cores, minutes), gpu (one, half an hour), paper (its nets, steps and GPUs).
+        store: where the runs live; one that is there and still holds is not run again.
+        results: folder of the reports; default results for cpu, results/BUDGET for gpu and paper, STORE/smoke/results for smoke.
+        jobs: runs at once, each with its share of the cores; default 2 for smoke and cpu, 1 for gpu and paper.
+        run: false writes the report of what is there.
+        show: print the command of each run, and run nothing.
+
+    Returns:
+        0, 1 if something is missing, 2 if there is no such table.
+    """
+    if name not in (*TABLES, "all"):
+        print(f"error: there is no {name!r}; there are {', '.join(TABLES)} and all", file=sys.stderr)
+        return 2
+    kind = Budget(budget)
+    runner = Runner(LABORATORY.parent, Path(store).resolve() / kind, kind, jobs or DEFAULT_JOBS[kind])
+    tables = [make(kind) for table, make in TABLES.items() if name in ("all", table)]
+    if show:
+        print("\n\n".join(dict.fromkeys(runner.show(wanted) for table in tables for wanted in table.runs())))
+        return 0
+    usual = {Budget.SMOKE: Path(store) / kind / "results", Budget.CPU: Path("results")}.get(kind, Path("results") / kind)
+    return max(_make(table, runner, usual if results is None else Path(results), run) for table in tables)
+
+
+def _make(table: Table, runner: Runner, folder: Path, run: bool) -> int:
+    print(f"{table.name}: {table.title}", file=sys.stderr)
+    if run:
+        runner.execute(table.runs())
+    report = Report.of(table, runner)
+    print(report.write(folder))
+    for reason in dict.fromkeys(result.missing for result in report.results if result.missing):
+        print(f"  missing: {reason}", file=sys.stderr)
+    return int(len(report.records) < len(table.runs()))
+
 
 def main(args: list[str] | None = None) -> int:
-    """``python -m experiments TABLE``, ``overhead``, or a command of jiio; returns the exit status."""
+    """``python -m experiments TABLE``, a benchmark, or a command of jiio; returns the exit status."""
     given = sys.argv[1:] if args is None else args
-    if given and given[0] in JIIOCLI.subcommands():
+    command = given[0] if given else ""
+    if command in JIIOCLI.subcommands():
         return jiio(given)
-    if given and given[0] == "overhead":
-        measured = auto_cli(overhead, args=given[1:], prog="python -m experiments overhead")
+    if command in BENCHMARKS:
+        measured = auto_cli(BENCHMARKS[command], args=given[1:], prog=f"python -m experiments {command}")
         print(json.dumps({"result": measured, "provenance": provenance()}, indent=1))
         return 0
-    return auto_cli(reproduce, args=given, prog="python -m experiments")
+    parser = ArgumentParser(prog="python -m experiments", description=__doc__)
+    parser.add_function_arguments(reproduce, skip={"show"}, as_positional=True, as_group=False)
+    parser.add_argument("--show", action="store_true", help="print the command of each run, and run nothing")
+    return reproduce(**vars(parser.parse_args(given)))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import csv
 import json
 import os
 import resource
-import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -17,77 +16,68 @@ from typing import Any
 
 import torch
 
-from experiments.record import Record, write_atomically
+from experiments.plan import Run
+from experiments.record import LABORATORY, PACKAGE, Record
 from jiio_lightning.cli import JIIOCLI, run
 from jiio_lightning.commands.provenance import provenance
 
-RECORD, LOG, ERROR = "record.json", "log.txt", "error.txt"
-JSON_METRICS = {"learn_start": "learn_start.json", "compare": "comparison.json", "front": "front.json", "attack": "attack.json"}
-"""The files into which commands that do not log their figures write them, somewhere below a run's folder."""
+CHECKPOINT, RECORD, LOG = "checkpoints/last.ckpt", "record.json", "log.txt"
+"""In the folder of a run."""
+JSON_METRICS = {"learn_start": "learn_start.json", "compare": "compare.json", "attack": "attack.json"}
+"""The files into which commands that do not log their metrics write them, somewhere below a run's folder."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A run, ready to execute.
+    """A run, ready to execute. Its folder is the working directory too: what a command leaves beside its results lies there."""
 
-    Args:
-        name, key, curve, budget: as in the run and its record.
-        arguments: of ``jiio``; all paths absolute.
-        folder: the working directory: all relative paths of a run file (logs, checkpoints, pictures) lie below it.
-        threads: of torch; None leaves its own choice.
-    """
-
-    name: str
-    key: str
-    curve: str
+    run: Run
+    key: str  # of its record
     budget: str
-    arguments: list[str]
+    weights: str | None  # name of the run whose checkpoint it reads
+    command: str  # what to type in the project's root
+    arguments: list[str]  # of the program; all paths absolute
     folder: Path
-    threads: int | None = None
+    threads: int | None = None  # of torch; None leaves its own choice
 
     def execute(self) -> None:
-        """Run the command; afterwards the folder has a record, or a file that says what went wrong."""
+        """Run the command; afterwards the folder has a record, or the last line of the log says what went wrong."""
         os.chdir(self.folder)
-        sys.argv = ["jiio", *self.arguments]
+        sys.argv = [str((LABORATORY if self.run.program != "jiio" else PACKAGE) / "__main__.py"), *self.arguments]
+        os.environ["PYTHONPATH"] = str(LABORATORY.parent)  # Lightning starts further processes of a run by this command
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         with _logged(self.folder / LOG):
             began = time.perf_counter()
-            try:
-                cli = run(self.arguments)
-            except KeyboardInterrupt:
-                raise
-            except (Exception, SystemExit) as error:
-                write_atomically(self.folder / ERROR, f"{type(error).__name__}: {error}")
-                raise
+            cli = run(self.arguments)
             self._record(cli, time.perf_counter() - began).save(self.folder / RECORD)
 
     def _record(self, cli: JIIOCLI, seconds: float) -> Record:
         metrics = {name: float(value) for name, value in cli.trainer.callback_metrics.items()}
-        curve = learning_curve(self.folder, self.curve)
         return Record(
-            name=self.name,
+            name=self.run.name,
             key=self.key,
-            command=shlex.join(["jiio", *self.arguments]),
-            metrics=metrics | json_metrics(self.folder, self.arguments[0]),
+            command=self.command,
+            metrics=metrics | json_metrics(self.folder, self.run.command),
             seconds=seconds,
             peak_memory=_peak_memory(),
             steps=int(cli.trainer.global_step),
-            curve=curve,
+            curve=learning_curve(self.folder / "metrics.csv", self.run.curve),
             data=_data(cli),
-            seed=cli.config[self.arguments[0]].get("seed_everything"),
+            seed=cli.config[self.run.command].get("seed_everything"),
             budget=self.budget,
             provenance={name: value for name, value in provenance().items() if name != "command"},
+            weights=self.weights,
         )
 
 
-def learning_curve(folder: Path, figure: str) -> list[tuple[int, float]]:
-    """``(step, value)`` of a validation figure, from all CSV logs below a folder: a run that was resumed has several."""
-    points: dict[int, float] = {}
-    for path in sorted(folder.rglob("metrics.csv"), key=lambda path: path.stat().st_mtime):
-        with path.open(newline="") as file:
-            points |= {int(row["step"]): float(row[figure]) for row in csv.DictReader(file) if row.get(figure)}
-    return sorted((step + 1, value) for step, value in points.items())  # Lightning counts from 0
+def learning_curve(log: Path, metric: str) -> list[tuple[int, float]]:
+    """``(step, value)`` of a validation metric in a ``metrics.csv``; a fit that was resumed may have logged a step twice."""
+    if not log.is_file():
+        return []
+    with log.open(newline="") as file:
+        points = {int(row["step"]) + 1: float(row[metric]) for row in csv.DictReader(file) if row.get(metric)}
+    return sorted(points.items())  # Lightning counts from 0
 
 
 def json_metrics(folder: Path, command: str) -> dict[str, float]:
@@ -122,4 +112,5 @@ def _logged(path: Path) -> Iterator[None]:
     with path.open("a") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
+        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # an error is the last thing that the log says
         yield

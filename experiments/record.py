@@ -21,35 +21,21 @@ LABORATORY = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Record:
-    """One finished run.
-
-    Args:
-        name: of the run.
-        key: hash of its configuration, of its weights' and of the code.
-        command: what to type to get it again.
-        metrics: all figures, by name.
-        seconds: wall-clock time of the command.
-        peak_memory: bytes; of the process on a CPU, of the tensors on a GPU.
-        steps: optimiser steps of a fit so far.
-        curve: ``[step, value]`` of the validation figure of a fit.
-        data: checksum of the manifest of each prepared set that it read, by folder.
-        seed: of the run.
-        budget: it ran under.
-        provenance: commit, versions, hardware.
-    """
+    """One finished run."""
 
     name: str
-    key: str
-    command: str
+    key: str  # hash of its configuration, of its weights' and of the code
+    command: str  # what to type in the project's root to get it again
     metrics: dict[str, float]
-    seconds: float
-    peak_memory: int
-    steps: int
-    curve: list[tuple[int, float]]
-    data: dict[str, str]
+    seconds: float  # wall-clock time of the command
+    peak_memory: int  # bytes; of the process on a CPU, of the tensors on a GPU
+    steps: int  # of the optimiser, in a fit
+    curve: list[tuple[int, float]]  # step and value of the validation metric of a fit
+    data: dict[str, str]  # checksum of the manifest of each prepared set that it read, by folder
     seed: int | None
     budget: str
-    provenance: dict[str, Any]
+    provenance: dict[str, Any]  # commit, versions, hardware
+    weights: str | None = None  # name of the run whose checkpoint it read
 
     def save(self, path: Path) -> None:
         """Write it whole or not at all."""
@@ -81,16 +67,12 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def key(run: Run, root: Path) -> str:
-    """Hash of everything that decides a run's figures but the data: configuration, weights, code.
-
-    Raises:
-        FileNotFoundError: if the run file is not below the root.
-    """
-    overrides = [_override(text, root) for text in run.overrides]
+    """Hash of everything that decides a run's metrics but the data: configuration, weights, code."""
+    overrides = [_config(root / text) if is_fragment(text, root) else text for text in run.overrides]
     parts: list[object] = [run.command, _config(root / run.config), overrides, code_version()]
     parts += [key(trial, root) for trial in trials(run.weights)]
     parts += [run.weights.metric if isinstance(run.weights, Choice) else ""]
-    parts += [(file.place, file.pattern, key(file.run, root)) for file in run.files]
+    parts += [(file.place, file.path, key(file.run, root)) for file in run.files]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
@@ -107,7 +89,7 @@ def code_version() -> str:
 def _config(path: Path) -> object:
     """A run file's contents with its fragments in their places."""
     if not path.is_file():
-        raise FileNotFoundError(f"there is no {path}: run `jiio reproduce` in the project's root, or name it with --project")
+        raise FileNotFoundError(f"there is no {path}: a run file's path is relative to the project's root")
     return _expanded(yaml.safe_load(path.read_text()), path.parent)
 
 
@@ -116,15 +98,9 @@ def _expanded(value: object, folder: Path) -> object:
         return {name: _expanded(part, folder) for name, part in value.items()}
     if isinstance(value, list):
         return [_expanded(part, folder) for part in value]
-    if isinstance(value, str) and value.endswith(".yaml") and (folder / value).is_file():
-        return _config(folder / value)
-    return value
+    return _config(folder / value) if isinstance(value, str) and is_fragment(value, folder) else value
 
 
-def _override(text: str, root: Path) -> object:
-    return _config(root / text) if is_fragment(text, root) else text
-
-
-def is_fragment(text: str, root: Path) -> bool:
-    """Whether an override is the path of a YAML file below the project's root."""
-    return text.endswith(".yaml") and (root / text).is_file()
+def is_fragment(text: str, folder: Path) -> bool:
+    """Whether a text is the path of a YAML file below a folder."""
+    return text.endswith(".yaml") and (folder / text).is_file()

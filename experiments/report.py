@@ -1,4 +1,4 @@
-"""A table as Markdown, HTML with its pictures, a plot and one JSON file a cell; the paper's values beside ours."""
+"""A table as one Markdown page, one JSON file and its pictures; the paper's values beside ours."""
 
 from __future__ import annotations
 
@@ -6,36 +6,28 @@ import json
 import math
 import shutil
 import statistics
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-
-import matplotlib
-from jinja2 import Environment, FileSystemLoader
+from typing import Any
 
 from experiments.plan import Cell, Table
 from experiments.record import Record, write_atomically
-from experiments.runner import Missing, Runner
+from experiments.runner import Runner
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
-
-HTML = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True).get_template("report.html")
+FEASIBLE = "Feasible cost: the inner loss at z re-solved at the returned x."
 
 
 @dataclass(frozen=True)
-class Figure:
-    """What a cell has come to.
-
-    Args:
-        cell: which.
-        records: of its seeds that are finished.
-        missing: why it has no value, if it has none.
-    """
+class Result:
+    """What a cell has come to."""
 
     cell: Cell
-    records: tuple[Record, ...]
-    missing: str = ""
+    records: tuple[Record, ...]  # of its runs, one for each seed
+    fits: tuple[Record, ...] = ()  # behind them
+    missing: str = ""  # why it has no value, if it has none
 
     @property
     def value(self) -> float | None:
@@ -56,12 +48,28 @@ class Figure:
 
     def _values(self, metric: str) -> list[float]:
         """Of each seed that has one."""
-        return [self.cell.scale * record.metrics[metric] for record in self.records if metric in record.metrics]
+        found = [record.metrics for record in self.records if metric in record.metrics]
+        return [self.cell.scale * metrics[metric] / (metrics[self.cell.over] if self.cell.over else 1.0) for metrics in found]
 
     @property
     def converged(self) -> bool:
-        """Whether the fits behind it are known to have stopped improving; a figure that does not judge a net needs none."""
-        return not self.cell.trained or all(record.steps == 0 or record.still_falls is False for record in self.records)
+        """Whether the fits behind it are known to have stopped improving; a value that does not judge a net needs none."""
+        return not self.cell.trained or all(fit.steps == 0 or fit.still_falls is False for fit in self.fits)
+
+    def __str__(self) -> str:
+        """Value, interval, and whether it may be trusted."""
+        if self.value is None:
+            return "missing"
+        digits, interval = self.cell.digits, self.interval
+        ends = "" if interval is None else f" [{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]"
+        return f"{self.value:.{digits}f}{ends}{'' if self.converged else ' (not converged)'}"
+
+    def plain(self) -> dict[str, Any]:
+        """For a JSON file."""
+        cell = self.cell
+        place = {"row": cell.row, "column": cell.column, "metric": cell.metric, "over": cell.over, "scale": cell.scale}
+        ours = {"value": self.value, "interval": self.interval, "converged": self.converged, "missing": self.missing or None}
+        return place | {"paper": cell.paper} | ours | {"runs": [record.name for record in self.records]}
 
 
 @dataclass(frozen=True)
@@ -69,229 +77,173 @@ class Report:
     """A table with what its runs have come to."""
 
     table: Table
-    figures: tuple[Figure, ...]
-    fits: tuple[Record, ...]
-    pictures: tuple[tuple[Path, str], ...]
+    budget: str
+    results: tuple[Result, ...]
+    records: dict[str, Record]  # of all runs that are done, by name
+    fits: tuple[str, ...]  # names of those that train a net
+    pictures: tuple[tuple[Path, str], ...]  # files and captions
 
     @classmethod
     def of(cls, table: Table, runner: Runner) -> Report:
         """Collect what is there."""
-        trained = (run for run in table.runs() if run.command == "fit" and not run.timed)
-        fits = [record for run in trained if (record := runner.record(run)) is not None]
-        pictures = [
+        runs = table.runs()
+        records = {run.name: record for run in runs if (record := runner.record(run)) is not None}
+        fits = tuple(run.name for run in runs if run.command == "fit" and not run.timed and run.name in records)
+        pictures = tuple(
             (path, picture.caption)
             for picture in table.pictures
-            if runner.record(picture.run) is not None
+            if picture.run.name in records
             for path in sorted(runner.folder(picture.run).glob(picture.file))
-        ]
-        return cls(table, tuple(_figure(cell, runner) for cell in table.cells), tuple(fits), tuple(pictures))
+        )
+        results = tuple(_result(cell, records, runner.failures) for cell in table.cells)
+        return cls(table, runner.budget, results, records, fits, pictures)
 
-    @property
-    def rows(self) -> list[str]:
-        return list(dict.fromkeys(cell.row for cell in self.table.cells))
-
-    @property
-    def columns(self) -> list[str]:
-        return list(dict.fromkeys(cell.column for cell in self.table.cells))
-
-    @property
-    def provenance(self) -> list[str]:
-        """Where and from what the figures come: a line for each commit and machine."""
-        records = [*(record for figure in self.figures for record in figure.records), *self.fits]
-        lines = {
-            f"budget {record.budget}, commit {record.provenance['commit']}, {record.provenance['hardware']}, "
-            + ", ".join(f"{name} {version}" for name, version in record.provenance["versions"].items())
-            for record in records
-        }
-        return sorted(lines)
-
-    def at(self, row: str, column: str) -> Figure | None:
-        """The figure in a place, if the table has one there."""
-        return next((figure for figure in self.figures if (figure.cell.row, figure.cell.column) == (row, column)), None)
+    def at(self, row: str, column: str) -> Result | None:
+        """What stands in a place, if the table has one there."""
+        return next((result for result in self.results if (result.cell.row, result.cell.column) == (row, column)), None)
 
     def write(self, folder: Path) -> Path:
         """Write everything into a folder; returns the Markdown file."""
-        own = folder / self.table.name
-        shutil.rmtree(own, ignore_errors=True)
-        own.mkdir(parents=True)
-        for figure in self.figures:
-            name = f"{figure.cell.row}_{figure.cell.column}".lower()
-            _write_json(own / "".join(c if c.isalnum() else "_" for c in name).strip("_"), figure)
-        shown = [(_copy(path, own, number), caption) for number, (path, caption) in enumerate(self.pictures, 1)]
-        if any(figure.value is not None for figure in self.figures):
-            self.plot(own / "plot.png")
-            shown.insert(0, (f"{self.table.name}/plot.png", "ours and the paper's"))
-        write_atomically(folder / f"{self.table.name}.md", self.markdown(shown))
-        write_atomically(folder / f"{self.table.name}.html", HTML.render(report=self, pictures=shown, entry=entry, paper=_paper))
-        return folder / f"{self.table.name}.md"
+        name = self.table.name
+        for old in (folder / name).glob("[0-9][0-9]_*"):
+            old.unlink()
+        shown = [(f"{name}/{number:02d}_{path.name}", path, caption) for number, (path, caption) in enumerate(self.pictures, 1)]
+        for file, path, _ in shown:
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, folder / file)
+        write_atomically(folder / f"{name}.json", json.dumps(self.plain(), indent=1) + "\n")
+        lines = [*self.lines(), *(line for file, _, caption in shown for line in ("", f"![{caption}]({file})", "", caption))]
+        write_atomically(folder / f"{name}.md", "\n".join(lines) + "\n")
+        return folder / f"{name}.md"
 
-    def markdown(self, pictures: list[tuple[str, str]]) -> str:
-        """The report as Markdown."""
-        return "\n".join(_lines(self, pictures)) + "\n"
+    def plain(self) -> dict[str, Any]:
+        """For a JSON file; prepared data by name, not by folder."""
+        table = self.table
+        runs = {name: asdict(record) for name, record in self.records.items()}
+        for run in runs.values():
+            run["data"] = {Path(folder).name: checksum for folder, checksum in run["data"].items()}
+        head = {"name": table.name, "title": table.title, "setting": table.setting, "caveat": table.caveat}
+        return head | {"budget": self.budget, "cells": [result.plain() for result in self.results], "runs": runs}
 
-    def plot(self, path: Path) -> None:
-        """Our values with their intervals and the paper's, a panel a column."""
-        columns = self.columns
-        figure, axes = plt.subplots(
-            1, len(columns), figsize=(3.2 * len(columns) + 1.5, 0.45 * len(self.rows) + 1.6), squeeze=False
+    def lines(self) -> Iterator[str]:
+        """The page, but for its pictures."""
+        table = self.table
+        yield from (f"# {table.title}", "", table.setting)
+        texts = (
+            table.title,
+            table.setting,
+            *(f"{cell.row} {cell.column}" for cell in table.cells),
+            *(text for _, text in self.pictures),
         )
-        for place, column in zip(axes[0], columns, strict=True):
-            _panel(place, column, [(row, at) for row in self.rows if (at := self.at(row, column)) is not None])
-        figure.tight_layout()
-        figure.savefig(path, dpi=130, bbox_inches="tight")
-        plt.close(figure)
+        if "feasible" in " ".join(texts).lower():
+            yield from ("", FEASIBLE)
+        yield from ("", f"**What differs from the paper.** {table.caveat}", "", *self._grid(), *self._notes())
+        if self.fits:
+            yield from (
+                "## Training",
+                "",
+                "| fit | steps | seconds | peak memory | validation at the end | seed |",
+                "|---" * 6 + "|",
+            )
+            yield from (*(_fit_row(self.records[name]) for name in self.fits), "")
+        tests = {record.name: record for result in self.results for record in result.records}
+        if tests:
+            yield from ("## Evaluations", "", "| run | seconds | peak memory |", "|---" * 3 + "|")
+            yield from (*(f"| {r.name} | {r.seconds:.0f} | {_mib(r)} |" for r in tests.values()), "")
+        yield from (f"The exact command of each run is in [{table.name}.json]({table.name}.json).", "", *self.origins())
+
+    def _grid(self) -> Iterator[str]:
+        """The values; a row or column that has neither ours nor the paper's is left out."""
+        filled = [r for r in self.results if r.value is not None or r.cell.paper is not None]
+        if not filled:
+            return
+        rows, columns = (list(dict.fromkeys(getattr(r.cell, axis) for r in filled)) for axis in ("row", "column"))
+        quoted = {r.cell.column for r in filled if r.cell.paper is not None}
+        grid = [["", *(head for column in columns for head in ([column, "paper"] if column in quoted else [column]))]]
+        for row in rows:
+            grid.append([row])
+            for column in columns:
+                found = self.at(row, column)
+                paper = found.cell.paper if found else None
+                grid[-1] += [str(found or ""), *(["" if paper is None else f"{paper:g}"] if column in quoted else [])]
+        if len(grid[0]) > 2 * len(grid):  # a wide table is easier to read on its side
+            grid = [list(column) for column in zip(*grid, strict=True)]
+        for number, line in enumerate(grid):
+            yield f"| {' | '.join(line)} |"
+            if number == 0:
+                yield "|---" * len(line) + "|"
+        yield ""
+
+    def _notes(self) -> Iterator[str]:
+        """What the brackets are, what is missing and why, and orders."""
+        if any(result.interval is not None for result in self.results):
+            yield from ("Brackets: 95 % intervals, over seeds where there are several, else over the samples of the one.", "")
+        there = {_group(result.cell.row) for result in self.results if not result.missing}
+        reasons: dict[str, list[str]] = defaultdict(list)
+        for result in self.results:
+            if result.missing:
+                row = result.cell.row
+                reasons[result.missing].append(row if _group(row) in there else _group(row))
+        for reason, rows in reasons.items():
+            yield from (f"Missing ({reason}): {'; '.join(dict.fromkeys(rows))}.", "")
+        if rankings := self.rankings():
+            yield from ("Orders of the converged cells, > where intervals separate and ~ where they do not:", "")
+            yield from (*(f"- {line}" for line in rankings), "")
+
+    def origins(self) -> list[str]:
+        """Where and from what the values come: a line for each commit and machine."""
+        return sorted(
+            {
+                f"- budget {record.budget}, commit {record.provenance['commit']}, {record.provenance['hardware']}, "
+                + ", ".join(f"{name} {version}" for name, version in record.provenance["versions"].items())
+                for record in self.records.values()
+            }
+        )
 
     def rankings(self) -> list[str]:
         """For each ranked column the order as far as intervals separate it."""
-        return [line for column, better in self.table.better if (line := self._ranking(column, better))]
+        return [line for column, better in self.table.better if (line := self._ranking(column, better == "high"))]
 
-    def _ranking(self, column: str, better: str) -> str:
-        here = [figure for figure in self.figures if figure.cell.column == column and figure.value is not None]
-        sound = [figure for figure in here if figure.converged and figure.interval is not None]
+    def _ranking(self, column: str, high: bool) -> str:
+        here = [result for result in self.results if result.cell.column == column]
+        sound = [result for result in here if result.converged and result.interval is not None]
         if len(sound) < 2:
             return f"{column}: no ranking, fewer than two cells are converged and have an interval."
-        ordered = sorted(sound, key=lambda figure: figure.value or 0.0, reverse=better == "high")
+        ordered = sorted(sound, key=lambda result: result.value or 0.0, reverse=high)
         ours = ordered[0].cell.row
         for one, two in pairwise(ordered):
             ours += f" {'>' if _separate(one, two) else '~'} {two.cell.row}"
-        papers = [figure for figure in sound if figure.cell.paper is not None]
-        order = sorted(papers, key=lambda figure: figure.cell.paper or 0.0, reverse=better == "high")
-        paper = f" The paper's order: {', '.join(figure.cell.row for figure in order)}." if len(order) > 1 else ""
-        return f"{column} ({better} is better): {ours}.{paper}"
+        papers = [result for result in sound if result.cell.paper is not None]
+        order = sorted(papers, key=lambda result: result.cell.paper or 0.0, reverse=high)
+        paper = f" The paper's order: {', '.join(result.cell.row for result in order)}." if len(order) > 1 else ""
+        return f"{column} ({'high' if high else 'low'} is better): {ours}.{paper}"
 
 
-def _figure(cell: Cell, runner: Runner) -> Figure:
+def _result(cell: Cell, records: dict[str, Record], failures: dict[str, str]) -> Result:
     if not cell.runs:
-        return Figure(cell, (), "not part of this budget")
-    records = [(run, runner.record(run)) for run in cell.runs]
-    done = tuple(record for _, record in records if record is not None and cell.metric in record.metrics)
-    for run, record in records:
-        if record is None:
-            return Figure(cell, done, runner.failures.get(run.name, "not run yet"))
-        if cell.metric not in record.metrics:
-            return Figure(cell, done, f"the run has no {cell.metric}")
-    return Figure(cell, _with_fits(cell, runner, done))
+        return Result(cell, (), missing="not part of this budget")
+    done = tuple(records[run.name] for run in cell.runs if run.name in records)
+    absent = [failures.get(run.name, "not run yet") for run in cell.runs if run.name not in records]
+    if absent or any(cell.metric not in record.metrics for record in done):
+        return Result(cell, done, missing=absent[0] if absent else f"the run has no {cell.metric}")
+    return Result(cell, done, tuple(records.get(record.weights or "", record) for record in done))
 
 
-def _with_fits(cell: Cell, runner: Runner, records: tuple[Record, ...]) -> tuple[Record, ...]:
-    """The records with the learning curve of the fit behind each evaluation."""
-    return tuple(_with_fit(record, run.weights, runner) for run, record in zip(cell.runs, records, strict=True))
+def _group(row: str) -> str:
+    """Rows of one net or problem are called ``GROUP: ROW``."""
+    return row.partition(": ")[0]
 
 
-def _with_fit(record: Record, weights: object, runner: Runner) -> Record:
-    if weights is None:
-        return record
-    try:
-        fit = runner.record(runner.chosen(weights))  # type: ignore[arg-type]
-    except Missing:
-        return record
-    return record if fit is None else Record(**{**vars(record), "steps": fit.steps, "curve": fit.curve})
-
-
-def _separate(one: Figure, two: Figure) -> bool:
+def _separate(one: Result, two: Result) -> bool:
     first, second = one.interval, two.interval
     return first is not None and second is not None and (first[1] < second[0] or second[1] < first[0])
-
-
-def entry(figure: Figure | None) -> str:
-    """What stands in a table's place: value, interval, and whether it may be trusted."""
-    if figure is None:
-        return ""
-    if figure.value is None:
-        return "missing"
-    digits = figure.cell.digits
-    interval = figure.interval
-    shown = f"{figure.value:.{digits}f}"
-    if interval is not None:
-        shown += f" [{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]"
-    return shown + ("" if figure.converged else " (not converged)")
-
-
-def _paper(figure: Figure | None) -> str:
-    return "" if figure is None or figure.cell.paper is None else f"{figure.cell.paper:g}"
-
-
-def _lines(report: Report, pictures: list[tuple[str, str]]) -> list[str]:
-    table = report.table
-    lines = [f"# {table.title}", "", table.setting, "", f"**Beside the paper.** {table.caveat}", ""]
-    if report.figures:
-        head = [cell for column in report.columns for cell in (column, "paper")]
-        lines += ["| | " + " | ".join(head) + " |", "|---" * (len(head) + 1) + "|"]
-        for row in report.rows:
-            places = [report.at(row, column) for column in report.columns]
-            lines.append(f"| {row} | " + " | ".join(f"{entry(place)} | {_paper(place)}" for place in places) + " |")
-        lines += ["", "Brackets: 95 % intervals, over seeds where there are several, else over the samples of the one."]
-    rankings = report.rankings()
-    if rankings:
-        lines += ["", "Orders of the converged cells, > where intervals separate and ~ where they do not:", ""]
-        lines += [f"- {line}" for line in rankings]
-    missing = [f"- missing: {at.cell.row}, {at.cell.column}: {at.missing}" for at in report.figures if at.missing]
-    lines += ["", *missing] if missing else []
-    if report.fits:
-        lines += [
-            "",
-            "## Training",
-            "",
-            "| fit | steps | seconds | peak memory | validation at the end | seed |",
-            "|---|---|---|---|---|---|",
-        ]
-        lines += [_fit_row(record) for record in report.fits]
-    commands = {record.command: record for figure in report.figures for record in figure.records}
-    if commands:
-        lines += ["", "## Evaluations", "", "| run | seconds | peak memory |", "|---|---|---|"]
-        lines += [f"| {r.name} | {r.seconds:.0f} | {r.peak_memory / 2**20:.0f} MiB |" for r in commands.values()]
-    lines += ["", "Each cell's JSON file has its exact commands.", "", *(f"- {line}" for line in report.provenance)]
-    return lines + [line for file, caption in pictures for line in ("", f"![{caption}]({file})", "", caption)]
 
 
 def _fit_row(record: Record) -> str:
     last = f"{record.curve[-1][1]:.4f}" if record.curve else ""
     last += " (still falling)" if record.still_falls else ""
-    memory = f"{record.peak_memory / 2**20:.0f} MiB"
-    return f"| {record.name} | {record.steps} | {record.seconds:.0f} | {memory} | {last} | {record.seed} |"
+    return f"| {record.name} | {record.steps} | {record.seconds:.0f} | {_mib(record)} | {last} | {record.seed} |"
 
 
-def _write_json(path: Path, figure: Figure) -> None:
-    """One cell: its value, where it comes from, what it cost; paths as seen from the project, not of this machine."""
-    cell = {name: value for name, value in asdict(figure.cell).items() if name != "runs"}
-    values = {
-        "value": figure.value,
-        "interval": figure.interval,
-        "converged": figure.converged,
-        "missing": figure.missing or None,
-    }
-    records = [asdict(record) for record in figure.records]
-    for record in records:
-        record["data"] = {Path(folder).name: checksum for folder, checksum in record["data"].items()}
-        record["command"] = record["command"].replace(f"{Path.cwd()}/", "")
-    write_atomically(path.with_suffix(".json"), json.dumps(cell | values | {"runs": records}, indent=1))
-
-
-def _copy(path: Path, folder: Path, number: int) -> str:
-    name = f"{number:02d}_{path.name}"
-    shutil.copyfile(path, folder / name)
-    return f"{folder.name}/{name}"
-
-
-def _panel(axes: plt.Axes, column: str, figures: list[tuple[str, Figure]]) -> None:
-    for place, (_, figure) in enumerate(figures):
-        if figure.value is not None:
-            low, high = figure.interval or (figure.value, figure.value)
-            error = [[max(0.0, figure.value - low)], [max(0.0, high - figure.value)]]
-            shade = {} if figure.converged else {"alpha": 0.4}
-            axes.errorbar(
-                figure.value,
-                place,
-                xerr=error,
-                fmt="o",
-                color="tab:blue",
-                capsize=3,
-                label="ours" if place == 0 else None,
-                **shade,
-            )
-        if figure.cell.paper is not None:
-            axes.plot(figure.cell.paper, place, "x", color="tab:orange")
-    axes.set_yticks(range(len(figures)), [row for row, _ in figures])
-    axes.invert_yaxis()
-    axes.set_title(f"{column}\n(o ours, x paper)", fontsize="small")
-    axes.grid(alpha=0.3)
+def _mib(record: Record) -> str:
+    return f"{record.peak_memory / 2**20:.0f} MiB"

@@ -1,21 +1,24 @@
-"""Executes the runs of tables one after the other, each at most once, and goes on where it was stopped."""
+"""Executes the runs of a table, each at most once, and goes on where it was stopped."""
 
 from __future__ import annotations
 
 import math
-import multiprocessing
 import os
+import shlex
 import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cached_property
-from multiprocessing.connection import wait
-from multiprocessing.process import BaseProcess
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 from tqdm import tqdm
 
-from experiments.job import ERROR, LOG, RECORD, Job
-from experiments.plan import Budget, Choice, File, Run, needs
+from experiments.executor import Handle, Processes
+from experiments.job import CHECKPOINT, LOG, RECORD, Job
+from experiments.plan import Budget, Choice, Run, needs, trials
 from experiments.record import Record, is_fragment, key, write_atomically
 from jiio_lightning.data.errors import DataError
 from jiio_lightning.data.prepared import Manifest
@@ -29,64 +32,65 @@ class Missing(RuntimeError):
 
 @dataclass
 class Runner:
-    """Runs of one budget.
+    """Runs of one budget, each in a folder of its own."""
 
-    Args:
-        project: root of the checkout, where ``tasks/`` and ``conf/`` are.
-        store: where the runs live, each in a folder of its own.
-        budget: recorded with each figure.
-        jobs: runs at once, each with its share of the processor's cores; a run that measures time is always alone.
-        failures: what went wrong, by the name of the run.
-    """
-
-    project: Path
-    store: Path
+    project: Path  # root of the checkout, where tasks/ and conf/ are
+    store: Path  # of the runs' folders
     budget: Budget
-    jobs: int = 1
-    failures: dict[str, str] = field(default_factory=dict)
+    jobs: int = 1  # runs at once, each with its share of the cores; a run that measures time is always alone
+    executor: Processes = field(default_factory=Processes)
+    failures: dict[str, str] = field(default_factory=dict)  # what went wrong, by the name of the run
 
     def execute(self, runs: list[Run]) -> None:
         """Do what is not done yet; a run that fails is noted, and those that need it are not tried."""
-        waiting = [run for run in runs if self.record(run) is None]
-        active: dict[Run, BaseProcess] = {}
-        with tqdm(total=len(runs), initial=len(runs) - len(waiting), desc="runs", unit="run") as progress:
-            try:
-                while waiting or active:
-                    self._start(waiting, active, progress)
-                    _wait(active)
-                    self._collect(active, progress)
-                    progress.set_postfix_str("; ".join(f"{run.name} {_last_line(self.folder(run) / LOG)}" for run in active))
-            except KeyboardInterrupt:
-                for process in active.values():
-                    process.join()  # the interruption reached it too: it saves its checkpoint
-                raise
+        todo = [run for run in runs if self.record(run) is None]
+        order = TopologicalSorter({run: [needed for needed in needs(run) if needed in todo] for run in todo})
+        order.prepare()
+        ready: list[Run] = []
+        active: dict[Run, Handle] = {}
+        with tqdm(total=len(runs), initial=len(runs) - len(todo), desc="runs", unit="run") as bar, _ended_with(active):
+            while order.is_active():
+                ready = sorted([*ready, *order.get_ready()], key=todo.index)
+                for run in [*self._start(ready, active), *self._collect(active)]:
+                    order.done(run)
+                    bar.update()
+                bar.set_postfix_str("; ".join(f"{run.name} {_last_line(self.folder(run) / LOG)}" for run in active))
 
-    def _start(self, waiting: list[Run], active: dict[Run, BaseProcess], progress: tqdm) -> None:
-        """Start, in order, what can run now."""
-        for run in list(waiting):
-            needed = set(needs(run))
-            if needed & {*waiting, *active}:
+    def _start(self, ready: list[Run], active: dict[Run, Handle]) -> list[Run]:
+        """Start, in order, what can run now; returns the runs that cannot, for want of what has failed."""
+        refused: list[Run] = []
+        for run in list(ready):
+            full = len(active) >= self.jobs or any(other.alone for other in active)
+            if full or (run.alone and active):
                 continue
-            if len(active) >= self.jobs or any(other.alone for other in active):
-                return
-            if run.alone and active:
-                continue
-            waiting.remove(run)
+            ready.remove(run)
             try:
-                active[run] = self._launch(run)
+                active[run] = self.executor.submit(self._job(run).execute)
             except Missing as why:
                 self.failures[run.name] = str(why)
-                progress.update()
+                refused.append(run)
+        return refused
 
-    def _collect(self, active: dict[Run, BaseProcess], progress: tqdm) -> None:
-        """Take what has ended out of the active runs."""
-        for run, process in list(active.items()):
-            if not process.is_alive():
-                del active[run]
-                progress.update()
-                folder = self.folder(run)
-                if not (folder / RECORD).is_file():
-                    self.failures[run.name] = _complaint(folder, process.exitcode)
+    def _collect(self, active: dict[Run, Handle]) -> list[Run]:
+        """Wait until a run ends, a second at most; returns the runs that have."""
+        deadline = time.monotonic() + 1
+        while active and time.monotonic() < deadline and not any(handle.done() for handle in active.values()):
+            time.sleep(0.05)
+        ended = [run for run, handle in active.items() if handle.done()]
+        for run in ended:
+            self._judge(run, active.pop(run))
+        return ended
+
+    def _judge(self, run: Run, handle: Handle) -> None:
+        """Note a failure."""
+        what = "it left no record"
+        try:
+            handle.result()
+        except Exception as error:
+            what = str(error)
+        if not (self.folder(run) / RECORD).is_file():
+            log = self.folder(run) / LOG
+            self.failures[run.name] = f"{what}: {_last_line(log, 300)} (see {log})"
 
     def folder(self, run: Run) -> Path:
         """Where a run lives."""
@@ -100,119 +104,96 @@ class Runner:
         return record if all(_checksum(folder) == checksum for folder, checksum in record.data.items()) else None
 
     def chosen(self, weights: Run | Choice) -> Run:
-        """The fit whose weights are wanted; of several the best by its validation figure. One that failed (a learning rate at
-        which training diverged) is a result too, and out of the choice.
+        """The run whose checkpoint is wanted; of several the best by its validation metric. One that failed, such as a learning
+        rate at which training diverged, is out of the choice. Raises Missing if there is no result."""
+        found = {run: record for run in trials(weights) if (record := self.record(run)) is not None}
+        if not found:
+            raise Missing(f"{', '.join(run.name for run in trials(weights))} is not finished")
+        return min(found, key=lambda run: _loss(found[run], weights)) if isinstance(weights, Choice) else weights
 
-        Raises:
-            Missing: if one of them has no result yet, or all have failed.
-        """
-        if isinstance(weights, Run):
-            if self.record(weights) is None:
-                raise Missing(f"{weights.name} is not finished")
-            return weights
-        tried = [trial for trial in weights.runs if not self._failed(trial)]
-        absent = [trial.name for trial in tried if self.record(trial) is None]
-        if absent or not tried:
-            raise Missing(f"{', '.join(absent) or 'every trial'} is not finished")
-        return min(tried, key=lambda trial: _loss(self.record(trial), weights))
+    def show(self, run: Run) -> str:
+        """What to type in the project's root for a run, after what it needs; nothing has to be there yet."""
+        lines = [f"# {run.name}" + "".join(f", after {other.name}" for other in needs(run))]
+        weights = run.weights
+        if isinstance(weights, Choice):
+            lines.append(f"# BEST: the one of {len(weights.runs)} with the {weights.better}est {weights.metric}")
+            weights = Run("BEST", "fit", "")
+        made = [(Path(file.place), self._shown(self.folder(file.run) / file.path)) for file in run.files]
+        lines += [f"mkdir -p {place.parent} && cp {path} {place}" for place, path in made]
+        return "\n".join([*lines, self._command(run, weights)])
 
-    def _failed(self, run: Run) -> bool:
-        """Whether this very run ended with an error."""
-        folder = self.folder(run)
-        started = folder / KEY
-        return (folder / ERROR).is_file() and started.is_file() and started.read_text() == key(run, self.project)
+    def _command(self, run: Run, weights: Run | None) -> str:
+        return f"{run.program} {shlex.join(self._arguments(run, weights, self._shown))}"
 
-    def checkpoint(self, weights: Run | Choice) -> Path:
-        """The last checkpoint of a fit."""
-        run = self.chosen(weights)
-        path = _last_checkpoint(self.folder(run))
-        if path is None:
-            raise Missing(f"{run.name} left no checkpoint")
-        return path
+    def _arguments(self, run: Run, weights: Run | None, path: Callable[[Path], str]) -> list[str]:
+        """Of the program, with paths as ``path`` writes them."""
+        overrides = [path(self.project / text) if is_fragment(text, self.project) else text for text in run.overrides]
+        out = ["--out", path(self.folder(run) / CHECKPOINT)] if run.command == "learn_start" else []
+        read = [] if weights is None else ["--ckpt_path", path(self.folder(weights) / CHECKPOINT)]
+        folder = ["--trainer.default_root_dir", path(self.folder(run))]
+        return [run.command, "--config", path(self.project / run.config), *overrides, *folder, *out, *read]
 
-    def _lay_out(self, file: File, folder: Path) -> None:
-        """Link a file that another run has left to where a run expects it."""
-        if self.record(file.run) is None:
-            raise Missing(f"{file.run.name} is not finished")
-        path = _newest(self.folder(file.run), file.pattern)
-        if path is None:
-            raise Missing(f"{file.run.name} left no {file.pattern}")
-        place = folder / file.place
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.unlink(missing_ok=True)
-        place.symlink_to(path)
+    def _shown(self, path: Path) -> str:
+        """As seen from the project's root."""
+        return str(path.relative_to(self.project) if path.is_relative_to(self.project) else path)
 
-    def _launch(self, run: Run) -> BaseProcess:
-        """A started process for a run.
-
-        Raises:
-            Missing: if what it needs has no result.
-        """
-        folder, wanted = self.folder(run), key(run, self.project)
-        resumed = self._resumable(run, folder, wanted)
+    def _job(self, run: Run) -> Job:
+        """A run with everything that it needs in its place. Raises Missing if something has no result."""
+        wanted, folder = key(run, self.project), self.folder(run)
+        weights = None if run.weights is None else self.chosen(run.weights)
+        links = {folder / file.place: self._made(file.run, file.path) for file in run.files}
+        if weights is not None:
+            self._made(weights, CHECKPOINT)
+        resumed = self._resumable(run, wanted)
         if not resumed:
             shutil.rmtree(folder, ignore_errors=True)
             write_atomically(folder / KEY, wanted)
-        (folder / ERROR).unlink(missing_ok=True)
-        for file in run.files:
-            self._lay_out(file, folder)
+            for place, path in links.items():
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.symlink_to(path)
+        read = run if resumed else weights
         threads = None if self.jobs == 1 or run.alone else max(1, (os.cpu_count() or 1) // self.jobs)
-        arguments = self._arguments(run, folder if resumed else None)
-        job = Job(run.name, wanted, run.curve, str(self.budget), arguments, folder, threads)
-        process = self._processes.Process(target=job.execute)
-        process.start()
-        return process
+        name = None if weights is None else weights.name
+        command, arguments = self._command(run, read), self._arguments(run, read, str)
+        return Job(run, wanted, self.budget, name, command, arguments, folder, threads)
 
-    def _resumable(self, run: Run, folder: Path, wanted: str) -> bool:
+    def _made(self, run: Run, path: str) -> Path:
+        """A file that a run has left."""
+        if self.record(run) is None:
+            raise Missing(f"{run.name} is not finished")
+        if not (self.folder(run) / path).is_file():
+            raise Missing(f"{run.name} left no {path}")
+        return self.folder(run) / path
+
+    def _resumable(self, run: Run, wanted: str) -> bool:
         """Whether an earlier attempt at the very same fit left a checkpoint."""
-        file = folder / KEY
-        unfinished = file.is_file() and file.read_text() == wanted and not (folder / RECORD).exists()
-        return run.command == "fit" and unfinished and _last_checkpoint(folder) is not None
-
-    def _arguments(self, run: Run, resume: Path | None) -> list[str]:
-        overrides = [str((self.project / text).resolve()) if is_fragment(text, self.project) else text for text in run.overrides]
-        arguments = [run.command, "--config", str((self.project / run.config).resolve()), *overrides]
-        if run.weights is not None:
-            return [*arguments, "--ckpt_path", str(self.checkpoint(run.weights))]
-        return arguments if resume is None else [*arguments, "--ckpt_path", str(_last_checkpoint(resume))]
-
-    @cached_property
-    def _processes(self) -> multiprocessing.context.ForkServerContext:
-        """Processes that have imported everything already, and computed nothing."""
-        os.environ["JIIO_DATA"] = str(
-            Path(os.environ.get("JIIO_DATA", "data")).resolve()
-        )  # each job has its own working directory
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["experiments.job"])
-        return context
+        folder = self.folder(run)
+        unfinished = (folder / KEY).is_file() and (folder / KEY).read_text() == wanted and not (folder / RECORD).exists()
+        return run.command == "fit" and unfinished and (folder / CHECKPOINT).is_file()
 
 
-def _wait(active: dict[Run, BaseProcess]) -> None:
-    """Until one of the active runs ends, or for a second."""
-    wait([process.sentinel for process in active.values()], timeout=1)
+@contextmanager
+def _ended_with(active: dict[Run, Handle]) -> Iterator[None]:
+    """What ends the block, be it Ctrl-C or SIGTERM, ends the active runs too, and waits for them."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for handle in active.values():
+            handle.cancel()
+        for handle in active.values():
+            with suppress(RuntimeError):
+                handle.result()
+        signal.signal(signal.SIGTERM, before)
 
 
-def _last_line(log: Path, shown: int = 60) -> str:
+def _last_line(log: Path, length: int = 60) -> str:
     if not log.is_file():
         return ""
     with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - 500))
+        file.seek(max(0, log.stat().st_size - 1000))
         lines = file.read().decode(errors="replace").replace("\r", "\n").split("\n")
-    return next((line.strip()[:shown] for line in reversed(lines) if line.strip()), "")
-
-
-def _last_checkpoint(folder: Path) -> Path | None:
-    return _newest(folder, "last.ckpt")
-
-
-def _newest(folder: Path, pattern: str) -> Path | None:
-    return max(folder.rglob(pattern), key=lambda path: path.stat().st_mtime, default=None)
-
-
-def _complaint(folder: Path, status: int | None) -> str:
-    path = folder / ERROR
-    what = path.read_text().strip() if path.is_file() else f"it ended with status {status}"
-    return f"{what} (see {folder / LOG})"
+    return next((line.strip()[:length] for line in reversed(lines) if line.strip()), "")
 
 
 def _checksum(folder: str) -> str | None:
@@ -223,9 +204,9 @@ def _checksum(folder: str) -> str | None:
         return None
 
 
-def _loss(record: Record | None, choice: Choice) -> float:
-    """The figure of a choice, low for good; infinite where training ended in NaN."""
-    if record is None or choice.metric not in record.metrics:
-        raise Missing(f"no {choice.metric} in the record of {record.name if record else 'a run'}")
+def _loss(record: Record, choice: Choice) -> float:
+    """The metric of a choice, low for good; infinite where training ended in NaN."""
+    if choice.metric not in record.metrics:
+        raise Missing(f"no {choice.metric} in the record of {record.name}")
     value = record.metrics[choice.metric]
     return math.inf if not math.isfinite(value) else value if choice.better == "low" else -value

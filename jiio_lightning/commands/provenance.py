@@ -18,12 +18,18 @@ PACKAGES = ("pytorch-lightning", "jiio-lightning")
 def provenance() -> dict[str, Any]:
     """Command, commit, versions and hardware of this process, as plain data."""
     return {
-        "command": shlex.join(["jiio", *sys.argv[1:]]),
+        "command": command(),
         "commit": commit(),
         "versions": {name: version(name) for name in PACKAGES}
         | {"torch": torch.__version__, "python": platform.python_version()},
         "hardware": hardware(),
     }
+
+
+def command() -> str:
+    """What was typed: ``jiio ...``, or ``python -m experiments ...`` in a checkout."""
+    outside = Path(sys.argv[0]).parent.name == "experiments"
+    return f"{'python -m experiments' if outside else 'jiio'} {shlex.join(sys.argv[1:])}"
 
 
 def commit() -> str:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments.job import RECORD
-from experiments.plan import Budget, Run
-from experiments.record import Record, key
+from experiments.job import CHECKPOINT, RECORD
+from experiments.plan import Budget, Choice, Run
+from experiments.record import Record, key, write_atomically
 from experiments.runner import KEY, Runner
 
 
@@ -28,14 +28,15 @@ def finish(runner: Runner):
 
     def write(run: Run, curve=(), steps=100, data=None, seed=0, **metrics: float) -> None:
         provenance = {"commit": "c0ffee", "hardware": "a machine", "versions": {"torch": "2"}}
-        figures = {name.replace("__", "/"): value for name, value in metrics.items()}
+        named = {name.replace("__", "/"): value for name, value in metrics.items()}
         where = key(run, runner.project)
+        weights = None if run.weights is None or isinstance(run.weights, Choice) else run.weights.name
         record = Record(
-            run.name, where, "jiio ...", figures, 1.0, 2**20, steps, list(curve), data or {}, seed, "smoke", provenance
+            *(run.name, where, "jiio ...", named, 1.0, 2**20, steps, list(curve), data or {}, seed, "smoke", provenance, weights)
         )
         record.save(runner.folder(run) / RECORD)
-        (runner.folder(run) / KEY).write_text(where)
+        write_atomically(runner.folder(run) / KEY, where)
         if run.command == "fit":
-            (runner.folder(run) / "last.ckpt").write_text("weights")
+            write_atomically(runner.folder(run) / CHECKPOINT, "weights")
 
     return write

@@ -11,7 +11,7 @@ from experiments.record import Record, key
 FIT = Run("fit", "fit", "tasks/a.yaml")
 
 
-def test_the_key_follows_everything_that_decides_a_figure(runner, monkeypatch):
+def test_the_key_follows_everything_that_decides_a_metric(runner, monkeypatch):
     root = runner.project
     first = key(FIT, root)
     assert key(Run("another name", "fit", "tasks/a.yaml"), root) == first, "a name decides nothing"
@@ -29,13 +29,6 @@ def test_the_key_follows_everything_that_decides_a_figure(runner, monkeypatch):
     changed = key(FIT, root)
     monkeypatch.setattr(module, "code_version", lambda: "other code")
     assert key(FIT, root) != changed
-
-
-def test_the_bench_decides_the_figures_of_a_front_alone(runner, monkeypatch):
-    front = Run("front", "front", "tasks/a.yaml", weights=FIT)
-    before = key(FIT, runner.project), key(front, runner.project)
-    monkeypatch.setattr(module, "bench_version", lambda: "other code")
-    assert key(FIT, runner.project) == before[0] and key(front, runner.project) != before[1]
 
 
 def test_a_missing_run_file_says_where_to_be(runner):
