@@ -138,7 +138,7 @@ class JIIOCLI(LightningCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """Lightning's commands, and the trainer's own."""
-        own = ("compare", "front", "attack", "sample", "learn_start")
+        own = ("compare", "attack", "sample", "learn_start")
         return LightningCLI.subcommands() | {name: {"model", "datamodule"} for name in own}
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
@@ -205,7 +205,7 @@ def main(args: list[str] | None = None) -> int:
     own = {"data": data_main, "dashboard": dashboard_main}
     if given and given[0] in own:
         return own[given[0]](given[1:])
-    if given and given[0] in MOVED and given[0] != "front":
+    if given and given[0] in MOVED:
         print(f"error: `jiio {given[0]}` is now `{MOVED[given[0]]}`", file=sys.stderr)
         return 2
     try:
