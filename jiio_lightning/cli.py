@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import csv
+import logging
 import os
 import re
+import shlex
 import sys
+import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 import torch
+from lightning_fabric.loggers.logger import rank_zero_experiment
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import ProgressBar
-from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from pytorch_lightning.callbacks import Callback, ProgressBar
+from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, Namespace, SaveConfigCallback
+from pytorch_lightning.loggers import CSVLogger, Logger
+from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from jiio_lightning.callbacks import AugmentedDEQSolver, JacobianRegularization, StepProgress
+from jiio_lightning.callbacks import AugmentedDEQSolver, FinalCheckpoint, JacobianRegularization, StepProgress
 from jiio_lightning.commands.checkpoint import read_checkpoint
 from jiio_lightning.commands.dashboard import main as dashboard_main
 from jiio_lightning.commands.data import main as data_main
@@ -23,10 +31,9 @@ from jiio_lightning.commands.trainer import JIIOTrainer
 from jiio_lightning.core.inner import SolveError
 from jiio_lightning.data import DataError
 from jiio_lightning.fragments import whole_fragments
-from jiio_lightning.noise import quieten
 
-DESCRIPTION = """Train and evaluate tasks. Further commands: `jiio data` prepares data sets, `jiio dashboard` makes a
-Weights & Biases workspace; each has --help."""
+DESCRIPTION = """Train and evaluate tasks. Beside the subcommands below there are `jiio data`, which prepares, verifies and lists
+data sets, and `jiio dashboard`, which writes a Weights & Biases workspace; each has --help."""
 
 MOVED = {
     "front": "jiio compare --solvers ...",
@@ -38,9 +45,61 @@ MOVED = {
 DEBUG = "JIIO_DEBUG"
 """Environment variable: with it an error shows its traceback."""
 
+IRRELEVANT = (
+    r".*isinstance\(treespec, LeafSpec\).*",  # a deprecation inside Lightning
+    r".*does not have many workers.*",  # prepared arrays are gathered fastest without workers
+    r".*Couldn't infer the batch indices.*",  # a batch brings its own
+    r".*args parameter is intended to run from within Python.*",  # the command line, with its fragments made whole
+)
+"""Warnings of libraries that do not concern the user."""
+LOGGERS = ("pytorch_lightning.utilities.rank_zero", "lightning.pytorch.utilities.rank_zero", "pytorch_lightning")
+"""They advertise."""
+
+DEFAULTS = {
+    "trainer.max_epochs": -1,  # a run's length is trainer.max_steps
+    "trainer.check_val_every_n_epoch": None,  # the interval counts steps of the run, not of an epoch
+    "trainer.val_check_interval": 1000,
+    "trainer.inference_mode": False,  # the inner solve needs gradients in evaluation too
+    "trainer.use_distributed_sampler": False,  # the data modules deal out samples to the ranks themselves
+}
+"""What run files need not say."""
+
+
+class AddedRows(ExperimentWriter):
+    """Adds rows to the ``metrics.csv`` that it finds; Lightning's writer deletes it."""
+
+    def _check_log_dir_exists(self) -> None:
+        if os.path.isfile(self.metrics_file_path):
+            with open(self.metrics_file_path, newline="") as file:
+                self.metrics_keys = next(csv.reader(file), [])
+
+
+class MetricsFile(CSVLogger):
+    """``metrics.csv`` in a run's folder. Resumed fits and tests add their rows; a fit from scratch sets the old file aside.
+
+    Args:
+        folder: of the run.
+        anew: whether an old file becomes ``metrics_1.csv``, ``metrics_2.csv`` ...
+    """
+
+    def __init__(self, folder: Path, anew: bool) -> None:
+        super().__init__(folder, name="", version="")
+        self.anew = anew
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> ExperimentWriter:
+        """The writer, made when a run first logs: a command that is refused leaves the old file where it is."""
+        if self._experiment is None:
+            path = Path(self.save_dir) / AddedRows.NAME_METRICS_FILE
+            if self.anew and path.is_file():
+                path.rename(path.with_stem(f"metrics_{1 + len(list(path.parent.glob('metrics_*.csv')))}"))
+            self._experiment = AddedRows(self.save_dir)
+        return self._experiment
+
 
 class SaveRunConfig(SaveConfigCallback):
-    """Writes the whole configuration beside a run's logs, ``fit_config.yaml``; a second run in the same folder replaces it."""
+    """Writes the whole configuration into a run's folder, ``fit_config.yaml``; a second run in the same folder replaces it."""
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         folder = Path(trainer.default_root_dir)
@@ -64,37 +123,56 @@ class Parser(LightningArgumentParser):
 
 
 class JIIOCLI(LightningCLI):
-    """LightningCLI with the two injected callbacks as top-level keys and the trainer's own commands."""
+    """LightningCLI with the two injected callbacks as top-level keys, the trainer's own commands and a folder for each run.
+
+    A run's name is ``--name`` or the stem of its first ``--config``; its folder is ``trainer.default_root_dir`` or ``runs/NAME``.
+    Checkpoints, metrics, pictures and the configuration are written there.
+    """
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--name", type=str | None, help="Name of the run, unless given the stem of its first --config.")
         parser.add_lightning_class_args(AugmentedDEQSolver, "solver")
         parser.add_lightning_class_args(JacobianRegularization, "jacobian")
-        parser.set_defaults(
-            {
-                "trainer.inference_mode": False,  # the inner solve needs gradients in evaluation too
-                "trainer.use_distributed_sampler": False,  # the data modules deal out samples to the ranks themselves
-            }
-        )
+        parser.set_defaults(DEFAULTS)
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """Lightning's commands, and the trainer's own."""
-        own = ("compare", "front", "attack", "sample", "learn_start")
+        own = ("compare", "attack", "sample", "learn_start")
         return LightningCLI.subcommands() | {name: {"model", "datamodule"} for name in own}
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse, and look at the checkpoint before any work begins."""
+        """Parse, name the run, and look at the checkpoint before any work begins."""
         super().parse_arguments(parser, args)
-        path = self.config[self.config.subcommand].get("ckpt_path")
+        given = self.config[self.config.subcommand]
+        given.name = _name(given)
+        path = given.get("ckpt_path")
         if path is not None and Path(path).suffix:  # else one of Lightning's words: best, last, hpc
             read_checkpoint(Path(path))
 
+    @property
+    def folder(self) -> Path:
+        """Where the run writes."""
+        given = self.config[self.subcommand]
+        return Path(given.trainer.default_root_dir or f"runs/{given.name}")
+
+    def before_instantiate_classes(self) -> None:
+        self.parser.add_instantiator(partial(_logger, self.folder), Logger)
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """A trainer whose progress bar counts optimiser steps, unless the run file brings its own or wants none."""
+        """A trainer with the logger, the checkpoint and the progress bar of a run, unless it brings its own or wants none."""
         given = self.config_init[self.subcommand].trainer
         callbacks = given.callbacks if isinstance(given.callbacks, list) else [given.callbacks] if given.callbacks else []
-        if given.enable_progress_bar is not False and not any(isinstance(item, ProgressBar) for item in callbacks):
-            kwargs["callbacks"] = [*callbacks, StepProgress()]
+        own: list[Callback] = []
+        if given.enable_checkpointing is not False and not _has(callbacks, FinalCheckpoint):
+            where = self.folder / "checkpoints"
+            own += [FinalCheckpoint(where, save_last=True, save_on_exception=True, enable_version_counter=False)]
+        if given.enable_progress_bar is not False and not _has(callbacks, ProgressBar):
+            own += [StepProgress()]
+        if given.logger is None or given.logger is True:
+            resumed = self.config[self.subcommand].get("ckpt_path") is not None
+            kwargs["logger"] = MetricsFile(self.folder, anew=self.subcommand == "fit" and not resumed)
+        kwargs |= {"callbacks": [*own, *callbacks], "default_root_dir": self.folder}
         return super().instantiate_trainer(**kwargs)
 
     def after_fit(self) -> None:
@@ -111,6 +189,7 @@ def run(args: list[str] | None = None) -> JIIOCLI:
         trainer_class=JIIOTrainer,
         save_config_callback=SaveRunConfig,
         save_config_kwargs={"save_to_log_dir": False},
+        seed_everything_default=0,
         subclass_mode_model=True,
         subclass_mode_data=True,
         auto_configure_optimizers=False,
@@ -126,7 +205,7 @@ def main(args: list[str] | None = None) -> int:
     own = {"data": data_main, "dashboard": dashboard_main}
     if given and given[0] in own:
         return own[given[0]](given[1:])
-    if given and given[0] in MOVED and given[0] != "front":
+    if given and given[0] in MOVED:
         print(f"error: `jiio {given[0]}` is now `{MOVED[given[0]]}`", file=sys.stderr)
         return 2
     try:
@@ -141,6 +220,14 @@ def main(args: list[str] | None = None) -> int:
     return 0
 
 
+def quieten() -> None:
+    """Hide advertisements and warnings about the inside of Lightning in this process."""
+    for name in LOGGERS:
+        logging.getLogger(name).addFilter(lambda record: "Tip:" not in record.getMessage())
+    for message in IRRELEVANT:
+        warnings.filterwarnings("ignore", message=message)
+
+
 def leave_process_group() -> None:
     """End torch's process group while Python still runs. Lightning does so for NCCL alone; a thread of gloo that lets go of
     a tensor while Python ends aborts the process, its work done."""
@@ -148,8 +235,29 @@ def leave_process_group() -> None:
         torch.distributed.destroy_process_group()
 
 
+def _name(given: Namespace) -> str:
+    """Of a run; one without a run file is called like its task."""
+    if given.name or not given.config:
+        return given.name or given.model.class_path.rpartition(".")[2].lower()
+    return Path(given.config[0]).stem
+
+
+def _logger(folder: Path, kind: type[Logger], *args: Any, **kwargs: Any) -> Logger:
+    """A logger of the run file or the command line; the ``save_dir`` "." is the run's folder."""
+    if Path(kwargs.get("save_dir") or "runs") == Path():
+        kwargs["save_dir"] = folder
+    return kind(*args, **kwargs)
+
+
+def _has(callbacks: list[Callback], kind: type) -> bool:
+    return any(isinstance(callback, kind) for callback in callbacks)
+
+
 def _short(message: str) -> str:
     """An unknown option, or a number out of its range, as one line with its path; jsonargparse shows every type that it tried."""
+    if "No module named 'experiments" in message:
+        command = shlex.join(["python", "-m", "experiments", *sys.argv[1:]])
+        return f"this is a run of a baseline, which is no part of the package: type `{command}` in the root of the checkout"
     option = re.findall(r"Option '([^']+)' is not accepted", message)
     keys, owners = re.findall(r'Parser key "([^"]+)"', message), re.findall(r"given class_path '([^']+)'", message)
     ranges = re.findall(r"Not of type \w+: (.+)", message)

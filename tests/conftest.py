@@ -15,28 +15,17 @@ from jiio_lightning.cli import JIIOCLI, main
 
 REPO = Path(__file__).parents[1]
 TINY = """\
-seed_everything: 0
 trainer:
   accelerator: cpu
   devices: 1
   max_steps: 2
-  max_epochs: -1
   val_check_interval: 2
-  check_val_every_n_epoch: null
   num_sanity_val_steps: 0
   log_every_n_steps: 1
   gradient_clip_val: 1.0
   enable_progress_bar: false
   enable_model_summary: false
-  default_root_dir: runs/tiny
-  logger: {class_path: pytorch_lightning.loggers.CSVLogger, init_args: {save_dir: runs, name: tiny}}
-  callbacks:
-    - class_path: jiio_lightning.callbacks.FinalCheckpoint
-      init_args: {dirpath: runs/tiny/checkpoints, save_last: true, save_on_exception: true, enable_version_counter: false}
-    - class_path: jiio_lightning.callbacks.ImageGrid
-      init_args: {count: 4, enlarge: 1}
-    - class_path: jiio_lightning.callbacks.PCAReference
-    - class_path: jiio_lightning.callbacks.PredictionWriter
+  callbacks: [{class_path: ImageGrid, init_args: {count: 4, enlarge: 1}}, PCAReference, PredictionWriter]
 solver:
   train: {class_path: jiio_lightning.core.Joint, init_args: {max_steps: 25}}
   test: {class_path: jiio_lightning.core.Joint, init_args: {max_steps: 8}}

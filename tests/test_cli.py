@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import re
 import struct
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +37,7 @@ def load(path: Path) -> dict:
 
 def test_fit_writes_logs_pictures_checkpoints_and_its_configuration(trained):
     run = trained / "runs" / "tiny"
-    rows = metrics(run / "version_0")
+    rows = metrics(run)
     figures = {"cost", "feasible", "finite", "jacobian", "residual_z", "residual_mu", "residual_x", "steps"}
     assert {f"train/{name}" for name in figures} <= set(rows[0])
     assert {"val/error", "val/psnr", "val/resolve_residual", "val/steps"} <= set(rows[0])
@@ -44,14 +46,14 @@ def test_fit_writes_logs_pictures_checkpoints_and_its_configuration(trained):
     assert len(trusted) == 2 and min(trusted) >= 0.5, "else these tests train nothing"
     assert [row["val/steps"] for row in rows if row["val/steps"]] == ["8.0"]
     assert load(run / "checkpoints" / "last.ckpt")["global_step"] == 2
-    assert {path.name for path in run.iterdir()} == {"checkpoints", "fit_config.yaml", "images", "version_0"}
+    assert {path.name for path in run.iterdir()} == {"checkpoints", "fit_config.yaml", "images", "metrics.csv"}
     assert {path.name for path in trained.iterdir()} == {"runs", "tiny.yaml"}
     assert Image.open(run / "images" / "val_0000002.png").size == (4 * 10 + 2, 2 * 10 + 2)
 
 
 def test_the_saved_configuration_is_a_run_file(built, trained):
     cli = built("--config", trained / "runs" / "tiny" / "fit_config.yaml")
-    assert cli.model.net.latent == 4 and solver_of(cli).test.max_steps == 8
+    assert cli.model.net.latent == 4 and solver_of(cli).test.max_steps == 8 and cli.folder == Path("runs/tiny")
 
 
 def test_the_end_of_a_fit_names_the_checkpoint(jiio, capsys):
@@ -67,15 +69,9 @@ def test_the_last_checkpoint_is_the_end_of_the_run(jiio):
     assert load(Path("runs/tiny/checkpoints/last.ckpt"))["global_step"] == 3
 
 
-def test_a_second_run_beside_the_first(jiio):
-    for _ in range(2):
-        assert jiio("fit", "--config", "tiny.yaml", "--trainer.max_steps", 1) == 0
-    assert Path("runs/tiny/version_1/metrics.csv").is_file()
-
-
 def test_one_seed_gives_one_loss_curve(jiio, trained):
     assert jiio("fit", "--config", "tiny.yaml") == 0
-    assert metrics(Path("runs/tiny/version_0")) == metrics(trained / "runs/tiny/version_0")
+    assert metrics(Path("runs/tiny")) == metrics(trained / "runs/tiny")
     one, two = (load(root / "runs/tiny/checkpoints/last.ckpt")["state_dict"] for root in (Path(), trained))
     assert all(tensor.equal(two[name]) for name, tensor in one.items())
 
@@ -84,7 +80,7 @@ def test_one_seed_gives_one_loss_curve(jiio, trained):
 def test_evaluation(jiio, checkpoint, command, stage):
     """The budget is the command's, whatever the checkpoint was trained with."""
     assert jiio(command, "--config", "tiny.yaml", "--ckpt_path", checkpoint, "--solver.test.max_steps", 3) == 0
-    (row,) = metrics(Path("runs/tiny/version_0"))
+    (row,) = metrics(Path("runs/tiny"))
     assert row[f"{stage}/steps"] == "3.0"
     assert float(row[f"{stage}/resolve_residual"]) < 1e-4, "z is solved again"
     if stage == "test":
@@ -97,7 +93,7 @@ def test_another_solver_on_the_same_checkpoint(jiio, checkpoint):
     nested = REPO / "conf/solver/nested.yaml"
     words = ("--config", "tiny.yaml", "--ckpt_path", checkpoint, "--solver", nested, "--solver.test.max_steps", 2)
     assert jiio("test", *words, "--data.test_limit", 4) == 0
-    assert metrics(Path("runs/tiny/version_0"))[0]["test/steps"] == "2.0"
+    assert metrics(Path("runs/tiny"))[0]["test/steps"] == "2.0"
 
 
 def test_predict(jiio, checkpoint, capsys):
@@ -113,7 +109,7 @@ def test_predictions_are_those_of_the_test(jiio, checkpoint):
     for command in ("test", "predict"):
         assert jiio(command, "--config", "tiny.yaml", "--ckpt_path", checkpoint) == 0
     error = np.load("runs/tiny/predictions/predictions.npz")["error"].mean()
-    assert float(metrics(Path("runs/tiny/version_0"))[0]["test/error"]) == pytest.approx(error, rel=1e-5)
+    assert float(metrics(Path("runs/tiny"))[0]["test/error"]) == pytest.approx(error, rel=1e-5)
 
 
 def test_compare(jiio, checkpoint, capsys):
@@ -148,8 +144,88 @@ def test_tensorboard_takes_the_pictures(jiio):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     assert jiio("fit", "--config", "tiny.yaml", "--trainer.logger", REPO / "conf/logger/tensorboard.yaml") == 0
-    events = EventAccumulator("runs/tensorboard/version_0").Reload()
+    events = EventAccumulator("runs/tiny/tensorboard/version_0").Reload()
     assert "images/val" in events.Tags()["images"] and "train/cost" in events.Tags()["scalars"]
+
+
+# where a run writes
+
+
+def test_a_run_has_a_name_and_a_folder_of_that_name(built, tmp_path):
+    """--name, else the stem of the first --config; the folder may be any other."""
+    (tmp_path / "more.yaml").write_text("trainer: {max_steps: 7}\n")
+    two = ("--config", "tiny.yaml", "--config", "more.yaml")
+    assert built(*two).trainer.default_root_dir == "runs/tiny"
+    assert built(*two, "--name", "other").trainer.default_root_dir == "runs/other"
+    moved = built(*two, "--name", "other", "--trainer.default_root_dir", "elsewhere")
+    assert moved.trainer.default_root_dir == moved.trainer.logger.save_dir == "elsewhere"
+    assert moved.trainer.checkpoint_callback.dirpath == str(tmp_path / "elsewhere/checkpoints")
+
+
+def test_a_run_without_a_file_is_called_like_its_task(built, trained):
+    saved = yaml.safe_load((trained / "runs/tiny/fit_config.yaml").read_text())
+    words = [f"--{part}={json.dumps(saved[part])}" for part in ("model", "data", "solver")]
+    assert built(*words).folder == Path("runs/generation")
+
+
+def test_one_option_moves_everything(jiio):
+    """Checkpoints, metrics, pictures, predictions, the configuration, and what further loggers write."""
+    there = ("--config", "tiny.yaml", "--trainer.default_root_dir", "there")
+    assert jiio("fit", *there) == 0
+    for command in ("test", "predict"):
+        assert jiio(command, *there, "--ckpt_path", "there/checkpoints/last.ckpt") == 0
+    assert jiio("fit", *there, "--trainer.max_steps", 1, "--trainer.logger", REPO / "conf/logger/tensorboard.yaml") == 0
+    assert {path.name for path in Path().iterdir()} == {"there", "tiny.yaml"}
+    configs = {f"{stage}_config.yaml" for stage in ("fit", "test", "predict")}
+    written = {"checkpoints", "images", "metrics.csv", "predictions", "tensorboard"} | configs
+    assert {path.name for path in Path("there").iterdir()} == written
+
+
+def test_a_run_without_a_logger(jiio):
+    assert jiio("fit", "--config", "tiny.yaml", "--trainer.logger", "false") == 0
+    assert {path.name for path in Path("runs/tiny").iterdir()} == {"checkpoints", "fit_config.yaml", "images"}
+
+
+def test_a_run_without_checkpoints(jiio):
+    assert jiio("fit", "--config", "tiny.yaml", "--trainer.enable_checkpointing", "false") == 0
+    assert not Path("runs/tiny/checkpoints").exists()
+
+
+def test_a_logger_and_a_checkpoint_of_your_own(jiio):
+    config = yaml.safe_load(Path("tiny.yaml").read_text())
+    config["trainer"]["logger"] = {"class_path": "CSVLogger", "init_args": {"save_dir": "logs", "name": "own"}}
+    config["trainer"]["callbacks"] = [{"class_path": "FinalCheckpoint", "init_args": {"dirpath": "weights", "save_last": True}}]
+    Path("tiny.yaml").write_text(yaml.safe_dump(config))
+    assert jiio("fit", "--config", "tiny.yaml") == 0
+    assert Path("logs/own/version_0/metrics.csv").is_file() and Path("weights/last.ckpt").is_file()
+    assert [path.name for path in Path("runs/tiny").iterdir()] == ["fit_config.yaml"]
+
+
+def test_further_checkpoints_come_beside_the_last(built):
+    more = ("--trainer.callbacks+=pytorch_lightning.callbacks.ModelCheckpoint", "--trainer.callbacks.every_n_train_steps=1")
+    last, every = built("--config", "tiny.yaml", *more).trainer.checkpoint_callbacks
+    assert last.save_last and last.save_on_exception and every._every_n_train_steps == 1
+
+
+def test_a_resumed_fit_and_a_test_add_their_rows(jiio):
+    fit, weights = ("fit", "--config", "tiny.yaml", "--model.one_cycle", "false"), "runs/tiny/checkpoints/last.ckpt"
+    assert jiio(*fit) == 0
+    first = metrics(Path("runs/tiny"))
+    assert jiio(*fit, "--trainer.max_steps", 4, "--ckpt_path", weights) == 0
+    assert jiio("test", "--config", "tiny.yaml", "--ckpt_path", weights) == 0
+    rows = metrics(Path("runs/tiny"))
+    assert [{name: row[name] for name in first[0]} for row in rows[: len(first)]] == first
+    assert len([row for row in rows if row["train/cost"]]) == 4
+    assert [bool(row["test/error"]) for row in rows] == [False] * (len(rows) - 1) + [True]
+    assert not list(Path("runs/tiny").glob("metrics_*.csv"))
+
+
+def test_a_fit_from_scratch_sets_the_old_metrics_aside(jiio, capsys):
+    for steps in (1, 2, 3):
+        assert jiio("fit", "--config", "tiny.yaml", "--trainer.max_steps", steps) == 0
+    files = (f"runs/tiny/metrics{which}.csv" for which in ("_1", "_2", ""))
+    assert [Path(file).read_text().count("\n") - 1 for file in files] == [1, 3, 4], "a row a step, one for each validation"
+    assert "deleted" not in capsys.readouterr().err, "Lightning's warning"
 
 
 # mistakes: one clear line, no traceback
@@ -184,6 +260,34 @@ def test_a_misspelt_key_in_a_file(jiio, capsys):
     Path("tiny.yaml").write_text(Path("tiny.yaml").read_text().replace("coefficient:", "coeficient:"))
     assert jiio("fit", "--config", "tiny.yaml") == 2
     assert "jacobian.coeficient" in error(capsys)
+
+
+@pytest.mark.parametrize(
+    ("word", "now"),
+    [("front", "jiio compare --solvers"), ("reproduce", "python -m experiments"), ("bench", "python -m experiments")],
+)
+def test_a_command_of_before_names_the_new_one(jiio, capsys, word, now):
+    assert jiio(word, "--help") == 2
+    message = error(capsys)
+    assert f"`jiio {word}` is now `{now}" in message and len(message.splitlines()) == 1
+
+
+def test_a_baseline_needs_the_checkout(jiio, capsys, monkeypatch):
+    """Outside of it there are no experiments; the answer is the whole command that would do."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "experiments"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if not (Path(place) / "experiments").is_dir()])
+    path = REPO / "experiments/runs/mnist_vae.yaml"
+    assert jiio("fit", "--config", path) == 2
+    message = error(capsys)
+    assert f"`python -m experiments fit --config {path}`" in message and len(message.splitlines()) == 1
+
+
+def test_the_help_lists_all_commands(jiio, capsys):
+    assert jiio("--help") == 0
+    shown = capsys.readouterr().out
+    for command in ("fit", "validate", "test", "predict", "compare", "attack", "sample", "learn_start", "data", "dashboard"):
+        assert re.search(rf"^    {command} |jiio {command}`", shown, re.M), command
 
 
 @pytest.mark.parametrize("command", [(), ("fitt",)])
@@ -303,7 +407,7 @@ def test_the_bar_can_be_chosen(built):
 
 
 def test_csv_is_a_table(trained):
-    with (trained / "runs/tiny/version_0/metrics.csv").open() as file:
+    with (trained / "runs/tiny/metrics.csv").open() as file:
         assert len({len(row) for row in csv.reader(file)}) == 1
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -12,7 +14,7 @@ from jiio_lightning.core.solvers import Anderson, CostResidualTrade
 from jiio_lightning.tasks import JIIOTask
 from tests.conftest import REPO, solver_of
 
-RUN_FILES = sorted(REPO.glob("tasks/*.yaml"))
+RUN_FILES = sorted([*REPO.glob("tasks/*.yaml"), *REPO.glob("experiments/runs/*.yaml")])
 RUN_FILE_FOR = {
     "ImageClassifier": REPO / "tasks/digits_adversarial.yaml",
     "FiLMClassifier": REPO / "tasks/omniglot.yaml",
@@ -21,13 +23,14 @@ RUN_FILE_FOR = {
 
 
 def fragments(folder: str) -> list:
-    found = sorted((REPO / "conf" / folder).glob("*.yaml"))
+    """Of the package and of the experiments."""
+    found = sorted(path for root in ("conf", "experiments/conf") for path in (REPO / root / folder).glob("*.yaml"))
     assert found
     return [pytest.param(path, id=path.stem) for path in found]
 
 
 def test_every_folder_of_fragments_has_its_test():
-    found = {path.parent.name for path in (REPO / "conf").rglob("*.yaml")}
+    found = {path.parent.name for root in ("conf", "experiments/conf") for path in (REPO / root).rglob("*.yaml")}
     assert found == {"baseline", "compare", "data", "evaluation", "front", "logger", "model", "solver", "trainer"}
 
 
@@ -40,7 +43,9 @@ def test_a_run_file_is_built(built, path):
     assert cli.trainer.default_root_dir == f"runs/{path.stem}"
     assert cli.trainer.checkpoint_callback.dirpath.endswith(f"runs/{path.stem}/checkpoints")
     assert cli.trainer.checkpoint_callback.save_last and cli.trainer.checkpoint_callback.save_on_exception
-    assert path.read_text().startswith("# "), "a run file says what it is"
+    text = path.read_text()
+    assert text.startswith("# "), "a run file says what it is"
+    assert not any(f"  {key}:" in text for key in ("logger", "default_root_dir", "enable_progress_bar", "dirpath"))
 
 
 @pytest.mark.parametrize("path", fragments("solver"))
@@ -85,7 +90,7 @@ def test_a_logger_fragment(built, monkeypatch, path):
     cli = built("--config", "tiny.yaml", "--trainer.logger", path)
     said = yaml.safe_load(path.read_text())
     assert type(cli.trainer.logger).__name__ == said["class_path"].rpartition(".")[2]
-    assert said["init_args"]["save_dir"] == "runs"
+    assert Path(cli.trainer.logger.save_dir) == Path("runs/tiny")
 
 
 @pytest.mark.parametrize("path", fragments("evaluation"))
@@ -93,7 +98,7 @@ def test_an_evaluation_adds_its_callbacks(built, path):
     cli = built("--config", "tiny.yaml", "--config", path)
     names = {type(callback).__name__ for callback in cli.trainer.callbacks}
     assert {"SampleMetrics", "ImageGrid", "FinalCheckpoint"} <= names
-    assert path.stem == "figures" or "FrechetDistance" in names
+    assert path.stem == "sample_metrics" or "FrechetDistance" in names
 
 
 @pytest.mark.parametrize("path", fragments("baseline"))
