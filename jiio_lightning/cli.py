@@ -2,35 +2,36 @@
 
 from __future__ import annotations
 
-import csv
+import inspect
+import json
 import logging
 import os
 import re
 import shlex
 import sys
 import warnings
+from collections.abc import Sequence
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 import torch
-from lightning_fabric.loggers.logger import rank_zero_experiment
+import yaml
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, ProgressBar
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, Namespace, SaveConfigCallback
-from pytorch_lightning.loggers import CSVLogger, Logger
-from pytorch_lightning.loggers.csv_logs import ExperimentWriter
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from jiio_lightning.callbacks import AugmentedDEQSolver, FinalCheckpoint, JacobianRegularization, StepProgress
+from jiio_lightning.callbacks import AugmentedDEQSolver, FinalCheckpoint, JacobianRegularization, MetricsFile, StepProgress
 from jiio_lightning.commands.checkpoint import read_checkpoint
 from jiio_lightning.commands.dashboard import main as dashboard_main
 from jiio_lightning.commands.data import main as data_main
 from jiio_lightning.commands.trainer import JIIOTrainer
 from jiio_lightning.core.inner import SolveError
 from jiio_lightning.data import DataError
-from jiio_lightning.fragments import whole_fragments
 
 DESCRIPTION = """Train and evaluate tasks. Beside the subcommands below there are `jiio data`, which prepares, verifies and lists
 data sets, and `jiio dashboard`, which writes a Weights & Biases workspace; each has --help."""
@@ -55,6 +56,9 @@ IRRELEVANT = (
 LOGGERS = ("pytorch_lightning.utilities.rank_zero", "lightning.pytorch.utilities.rank_zero", "pytorch_lightning")
 """They advertise."""
 
+MERGED = ("config", "trainer", "data", "model", "ckpt_path")
+"""Options whose files add to what is there; those of others take its place."""
+
 DEFAULTS = {
     "trainer.max_epochs": -1,  # a run's length is trainer.max_steps
     "trainer.check_val_every_n_epoch": None,  # the interval counts steps of the run, not of an epoch
@@ -63,39 +67,6 @@ DEFAULTS = {
     "trainer.use_distributed_sampler": False,  # the data modules deal out samples to the ranks themselves
 }
 """What run files need not say."""
-
-
-class AddedRows(ExperimentWriter):
-    """Adds rows to the ``metrics.csv`` that it finds; Lightning's writer deletes it."""
-
-    def _check_log_dir_exists(self) -> None:
-        if os.path.isfile(self.metrics_file_path):
-            with open(self.metrics_file_path, newline="") as file:
-                self.metrics_keys = next(csv.reader(file), [])
-
-
-class MetricsFile(CSVLogger):
-    """``metrics.csv`` in a run's folder. Resumed fits and tests add their rows; a fit from scratch sets the old file aside.
-
-    Args:
-        folder: of the run.
-        anew: whether an old file becomes ``metrics_1.csv``, ``metrics_2.csv`` ...
-    """
-
-    def __init__(self, folder: Path, anew: bool) -> None:
-        super().__init__(folder, name="", version="")
-        self.anew = anew
-
-    @property
-    @rank_zero_experiment
-    def experiment(self) -> ExperimentWriter:
-        """The writer, made when a run first logs: a command that is refused leaves the old file where it is."""
-        if self._experiment is None:
-            path = Path(self.save_dir) / AddedRows.NAME_METRICS_FILE
-            if self.anew and path.is_file():
-                path.rename(path.with_stem(f"metrics_{1 + len(list(path.parent.glob('metrics_*.csv')))}"))
-            self._experiment = AddedRows(self.save_dir)
-        return self._experiment
 
 
 class SaveRunConfig(SaveConfigCallback):
@@ -226,6 +197,61 @@ def quieten() -> None:
         logging.getLogger(name).addFilter(lambda record: "Tip:" not in record.getMessage())
     for message in IRRELEVANT:
         warnings.filterwarnings("ignore", message=message)
+
+
+def whole_fragments(arguments: Sequence[str]) -> list[str]:
+    """The same command with the YAML files of swapped objects replaced by all that they mean, as JSON.
+
+    jsonargparse merges: a class that is swapped keeps every old argument that the new one also has. A fragment would then mean
+    something else on each run file (PGD with the joint method's schedule of steps, a net with another one's downscale). So what a
+    fragment does not say is filled in with the defaults of its classes before it is parsed.
+    """
+    whole: list[str] = []
+    for argument in arguments:
+        option, equals, value = argument.partition("=")
+        if equals and option.startswith("--"):
+            whole.append(f"{option}={_whole(option, value)}")
+        else:
+            whole.append(_whole(whole[-1], argument) if whole else argument)
+    return whole
+
+
+def _whole(option: str, value: str) -> str:
+    name = option.removeprefix("--")
+    if not option.startswith("--") or name in MERGED or not value.endswith(".yaml") or not Path(value).is_file():
+        return value
+    said = yaml.safe_load(Path(value).read_text())
+    return json.dumps(completed(said)) if _has_class(said) else value
+
+
+def _has_class(said: Any) -> bool:
+    """Whether a fragment is an object, or a group of them as ``solver`` is."""
+    return isinstance(said, dict) and (
+        "class_path" in said or any("class_path" in v for v in said.values() if isinstance(v, dict))
+    )
+
+
+def completed(said: Any) -> Any:
+    """A part of a fragment with the defaults of its classes for what it leaves out."""
+    if isinstance(said, list):
+        return [completed(part) for part in said]
+    if not isinstance(said, dict):
+        return said
+    parts = {name: completed(part) for name, part in said.items()}
+    if "class_path" in said:
+        parts["init_args"] = defaults(said["class_path"]) | parts.get("init_args", {})
+    return parts
+
+
+def defaults(class_path: str) -> dict[str, Any]:
+    """The plain default arguments of a class; none for a class that cannot be found, which the parser reports."""
+    module, _, name = class_path.rpartition(".")
+    try:
+        made = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError):
+        return {}
+    parameters = inspect.signature(made).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is None or isinstance(p.default, bool | int | float | str | tuple)}
 
 
 def leave_process_group() -> None:

@@ -4,6 +4,7 @@ from jiio_lightning.callbacks.augmented_deq_solver import AugmentedDEQSolver
 from jiio_lightning.callbacks.frechet_distance import FrechetDistance
 from jiio_lightning.callbacks.image_grid import ImageGrid
 from jiio_lightning.callbacks.jacobian_regularization import JacobianRegularization
+from jiio_lightning.callbacks.metrics_file import MetricsFile
 from jiio_lightning.callbacks.pca_reference import PCAReference
 from jiio_lightning.callbacks.prediction_writer import PredictionWriter
 from jiio_lightning.callbacks.run_defaults import FinalCheckpoint, StepProgress
@@ -16,6 +17,7 @@ __all__ = [
     "FrechetDistance",
     "ImageGrid",
     "JacobianRegularization",
+    "MetricsFile",
     "PCAReference",
     "PredictionWriter",
     "SampleMetrics",
