@@ -9,6 +9,7 @@ from typing import Literal
 
 from jsonargparse import ArgumentParser, auto_cli
 
+from experiments.benchmarks.loader import loader
 from experiments.benchmarks.overhead import overhead
 from experiments.plan import Budget, Table
 from experiments.record import LABORATORY
@@ -19,7 +20,7 @@ from jiio_lightning.cli import JIIOCLI
 from jiio_lightning.cli import main as jiio
 from jiio_lightning.commands.provenance import provenance
 
-BENCHMARKS = {"overhead": overhead}
+BENCHMARKS = {"overhead": overhead, "loader": loader}
 DEFAULT_JOBS = {Budget.SMOKE: 2, Budget.CPU: 2, Budget.GPU: 1, Budget.PAPER: 1}
 """Small nets do not keep two cores busy: two of them at once finish sooner than one after the other with two threads each."""
 

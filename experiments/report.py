@@ -48,8 +48,9 @@ class Result:
 
     def _values(self, metric: str) -> list[float]:
         """Of each seed that has one."""
+        over = self.cell.over
         found = [record.metrics for record in self.records if metric in record.metrics]
-        return [self.cell.scale * metrics[metric] / (metrics[self.cell.over] if self.cell.over else 1.0) for metrics in found]
+        return [self.cell.scale * metrics[metric] / (1.0 if over is None else metrics[over]) for metrics in found]
 
     @property
     def converged(self) -> bool:
@@ -67,9 +68,10 @@ class Result:
     def plain(self) -> dict[str, Any]:
         """For a JSON file."""
         cell = self.cell
-        place = {"row": cell.row, "column": cell.column, "metric": cell.metric, "over": cell.over, "scale": cell.scale}
+        metric = cell.metric if cell.over is None else f"{cell.metric} / {cell.over}"
+        place = {"row": cell.row, "column": cell.column, "metric": metric, "scale": cell.scale, "paper": cell.paper}
         ours = {"value": self.value, "interval": self.interval, "converged": self.converged, "missing": self.missing or None}
-        return place | {"paper": cell.paper} | ours | {"runs": [record.name for record in self.records]}
+        return place | ours | {"runs": [record.name for record in self.records]}
 
 
 @dataclass(frozen=True)
@@ -224,8 +226,14 @@ def _result(cell: Cell, records: dict[str, Record], failures: dict[str, str]) ->
         return Result(cell, (), missing="not part of this budget")
     done = tuple(records[run.name] for run in cell.runs if run.name in records)
     absent = [failures.get(run.name, "not run yet") for run in cell.runs if run.name not in records]
-    if absent or any(cell.metric not in record.metrics for record in done):
-        return Result(cell, done, missing=absent[0] if absent else f"the run has no {cell.metric}")
+    absent += [
+        f"the run has no {metric}"
+        for metric in (cell.metric, cell.over)
+        for record in done
+        if metric and metric not in record.metrics
+    ]
+    if absent:
+        return Result(cell, done, missing=absent[0])
     return Result(cell, done, tuple(records.get(record.weights or "", record) for record in done))
 
 

@@ -60,6 +60,13 @@ def test_a_run_stands_once_in_the_json_file(runner, finish, tmp_path):
     assert [cell["value"] for cell in table["cells"]] == [10.0, 9.0] and table["budget"] == "smoke"
 
 
+def test_a_value_may_be_one_metric_over_another(runner, finish):
+    finish(A.runs[0], test__slow=6.0, test__fast=4.0)
+    ratio = replace(A, metric="test/slow", over="test/fast", scale=10.0, trained=False)
+    found = Report.of(replace(TABLE, cells=(ratio, replace(ratio, over="test/none"))), runner).results
+    assert found[0].value == 15.0 and found[1].missing == "the run has no test/none"
+
+
 def test_what_a_feasible_cost_is_stands_where_one_is_shown(runner):
     said = "Feasible cost: the inner loss at z re-solved at the returned x."
     assert said not in Report.of(TABLE, runner).lines()
