@@ -1,7 +1,9 @@
-"""Where a number comes from: the record that stands beside every figure."""
+"""JSON files of results, each with the record of where its numbers come from."""
 
 from __future__ import annotations
 
+import json
+import math
 import platform
 import shlex
 import subprocess
@@ -13,6 +15,21 @@ from typing import Any
 import torch
 
 PACKAGES = ("pytorch-lightning", "jiio-lightning")
+
+
+def write_record(path: Path, record: dict[str, Any]) -> None:
+    """Write a record with its provenance, in a folder that is made if missing; a number that JSON does not have is null."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(_plain(record | {"provenance": provenance()}), indent=1, allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    """The same with None for numbers that JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def provenance() -> dict[str, Any]:
@@ -52,12 +69,8 @@ def hardware() -> str:
 def _processor() -> str:
     """The processor's model where the system tells it."""
     table = Path("/proc/cpuinfo")
-    names = [line.split(":", 1)[1].strip() for line in _lines(table) if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text().splitlines() if path.exists() else []
+    lines = table.read_text().splitlines() if table.exists() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def _git(root: Path, *args: str) -> str:
