@@ -12,14 +12,13 @@ import matplotlib
 import numpy as np
 import torch
 from pytorch_lightning import LightningDataModule, Trainer
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from jiio_lightning.attacks.named import CLEAN
 from jiio_lightning.attacks.threat import ThreatModel
 from jiio_lightning.commands.held_out import first, load
-from jiio_lightning.commands.provenance import write_record
+from jiio_lightning.commands.output import show, write_record
 from jiio_lightning.metrics.intervals import share_interval
 from jiio_lightning.tasks.adversarial import AdversarialTraining, metrics
 from jiio_lightning.tasks.base import JIIOTask
@@ -82,7 +81,8 @@ def attack(
         What was measured, by the attack's name; clean images are the first.
 
     Raises:
-        ValueError: if the task is another one, the attack is not known, there are too few images or the checkpoint cannot be used.
+        ValueError: if the task is another one, the attack is not known, there are too few images or the checkpoint cannot
+            be used.
     """
     if not isinstance(model, AdversarialTraining):
         raise ValueError(f"attack needs the task AdversarialTraining, the run file has {type(model).__name__}")
@@ -107,8 +107,7 @@ def attack(
     _picture(arrays, name, folder / "attack.png")
     if save_set:
         np.savez(folder / "attacked.npz", **{key: array.numpy() for key, array in arrays.items()})
-    Console().print(_table(rows, samples, model.threat))
-    Console().print(f"{folder}: attack.json, attack.png{', attacked.npz' if save_set else ''}", soft_wrap=True)
+    show(_table(rows, samples, model.threat), f"{folder}: attack.json, attack.png{', attacked.npz' if save_set else ''}")
     return rows
 
 

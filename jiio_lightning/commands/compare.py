@@ -7,15 +7,15 @@ from pathlib import Path
 import torch
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
 from pytorch_lightning import LightningDataModule, Trainer
-from torch.nn.utils import parametrize
 from tqdm import tqdm
 
 from jiio_lightning.commands.compare_report import write_report
 from jiio_lightning.commands.comparison import Comparison, Curve
 from jiio_lightning.commands.contenders import BASELINES, DEFAULT, Contender, describe, paper_baseline
 from jiio_lightning.commands.held_out import groups, load
-from jiio_lightning.commands.measurement import Passes, Trial, mean, measure
+from jiio_lightning.commands.measurement import Trial, mean, measure
 from jiio_lightning.metrics.pca import pca_error
+from jiio_lightning.core.weights import cached_weights
 from jiio_lightning.tasks.base import JIIOTask
 from jiio_lightning.tasks.interface import LatentModel
 
@@ -33,8 +33,10 @@ def compare(
     repeats: PositiveInt = 3,
     tolerance: NonNegativeFloat = 0.0,
 ) -> Comparison:
-    """Compare the run file's solver with others on held-out samples: feasible cost and KKT residual against time, evaluations of f
-    and memory, the Pareto front of cost and time, and how much sooner it is at the lowest cost that both sides reach.
+    """Compare the run file's solver with others on held-out samples.
+
+    What is measured: feasible cost and KKT residual against time, evaluations of f and memory, the Pareto front of cost and time,
+    and how much sooner the run file's solver is at the lowest cost that both sides reach.
 
     Args:
         trainer: of the run file.
@@ -47,13 +49,13 @@ def compare(
         samples: test samples in a batch.
         batches: of so many samples each; costs and seconds are averaged over them.
         skip: batches that are left out before them, such as those that solvers were chosen on.
-        repeats: rounds in which all solves are timed in turn, the medians count; one that takes more than 5 seconds is timed once.
-        tolerance: share of the cost by which the target is easier than the lowest cost that both sides reach; for methods that end
-            within a hair of one another.
+        repeats: rounds in which all solves are timed in turn, the medians count; a Nested one of over 5 seconds is timed once.
+        tolerance: share of the cost by which the target is easier than the lowest cost that both sides reach; for methods that
+            end within a hair of one another.
 
     Raises:
-        ValueError: if there is nothing to measure, a contender has a name that is taken or a start that the checkpoint has not, there
-            are too few samples, or the checkpoint cannot be used.
+        ValueError: if a contender has a name that is taken or a start that the checkpoint has not, there are too few samples, or
+            the checkpoint cannot be used.
         SolveError: if one side never reaches a finite, feasible cost.
     """
     taken = sorted({DEFAULT, *BASELINES} & set(solvers or {}))
@@ -63,17 +65,19 @@ def compare(
     default = Contender("joint", model.injected.budget(model), budgets)
     contenders = {DEFAULT: default} | (paper_baseline(model) if solvers is None else solvers)
     found = groups(datamodule, samples, skip + batches, model)[skip:]
-    with parametrize.cached():
-        trial = Trial(model, found[0], Passes())
+    with torch.no_grad(), cached_weights(model):
+        trial = Trial(model, found[0], {})
         homeless = [name for name, one in contenders.items() if trial.start(one) == "learned" and not model.has_learned_start]
         if homeless:
-            raise ValueError(f"{homeless[0]} begins at the learned start: run `jiio learn_start` on the checkpoint, or leave it out")
+            raise ValueError(
+                f"{homeless[0]} begins at the learned start: run `jiio learn_start` on the checkpoint, or leave it out"
+            )
         measured = [measure(model, batch, contenders, repeats) for batch in found]
         peaks = {name: trial.peak_mib(one) for name, one in tqdm(contenders.items(), desc="memory", unit="contender")}
         residuals = trial.residuals(default)
     curves = []
     for name, one in contenders.items():
-        points = [mean(places) for places in zip(*(points[name] for points in measured), strict=True)]
+        points = map(mean, zip(*(points[name] for points in measured), strict=True))
         at = dict(zip(one.budgets, points, strict=True))
         curves.append(Curve(name, one.family, trial.start(one), describe(one.solver), at, peaks[name]))
     reference = None

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import matplotlib
-from rich.console import Console
 from rich.table import Table
 
 from jiio_lightning.commands.comparison import Comparison, Curve, Outcome, Point, first
 from jiio_lightning.commands.contenders import BASELINES, DEFAULT
-from jiio_lightning.commands.provenance import write_record
+from jiio_lightning.commands.output import show, write_record
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402
@@ -36,8 +35,8 @@ LOOKS = {"paper": ("Oranges", ":"), "nested": ("Blues", "--"), "learned": ("Purp
 """Colours and line of each family."""
 MARKERS = "s^Dv<>pX"
 """Of its members, in turn."""
-CROWDED = 15
-"""Points above which a line goes without markers."""
+CROWDED = 12
+"""Rows of a contender and markers on its line, at most."""
 LEGEND_ROW = 0.2
 """Inches."""
 RESIDUAL_LABELS = {"z": "z: |f - z| / |f|", "mu": "mu: |dL/dz| / |J'mu + dl/dz|", "x": "x: |dL/dx| / largest so far"}
@@ -48,16 +47,13 @@ def write_report(comparison: Comparison, folder: Path) -> None:
     write_record(folder / "compare.json", comparison.record())
     plot_cost(comparison, folder / "cost_over_time.png")
     plot_residuals(comparison, folder / "residuals.png")
-    shown = table(comparison)
-    console = Console(width=max(Console().width, Console(width=1000).measure(shown).maximum))  # a file has 80 columns
-    console.print(shown)
-    console.print(f"{folder}: cost_over_time.png, residuals.png, compare.json", soft_wrap=True)
+    show(table(comparison), f"{folder}: cost_over_time.png, residuals.png, compare.json")
 
 
 def table(comparison: Comparison) -> Table:
-    """Every solve of the joint contenders; of the Nested ones those that are notable: on the Pareto front, at a target, the last."""
+    """Each solve; of a contender with many of them the last one, and where it is first at a target."""
     best = {id(point) for _, point in comparison.pareto}
-    notable = best | {id(outcome.baseline) for outcome in comparison.outcomes.values()}
+    reached = {id(outcome.reached["baseline"]) for outcome in comparison.outcomes.values()}
     shares = [name for name in SHARES if name in comparison.default.sound[0].metrics]
     rivals = next(filter(None, map(comparison.baselines, BASELINES)), [])
     shown = Table(title=f"{_samples(comparison)}, medians of {comparison.repeats} interleaved rounds")
@@ -65,18 +61,17 @@ def table(comparison: Comparison) -> Table:
     for column in ("steps", "cost", *shares, *COLUMNS, *(["baseline s", "times faster"] if rivals else [])):
         shown.add_column(column, justify="right", no_wrap=True)
     for curve in comparison.curves:
-        last = max(curve.points)
         for budget, point in curve.points.items():
-            if curve.family == "joint" or budget == last or id(point) in notable:
-                cost = f"{point.cost / comparison.pixels:.4g}" if point.sound else "infeasible"
-                given = [f"{point.metrics.get(name, math.nan):.4f}" for name in shares]
-                measured = [show(curve, point) for show in COLUMNS.values()]
+            if len(curve.points) <= CROWDED or budget == max(curve.points) or id(point) in reached:
                 name = f"{curve.name} *" if id(point) in best else curve.name
+                cost = f"{point.cost / comparison.pixels:.4g}" if point.sound else "infeasible"
+                given = [f"{point.metrics.get(share, math.nan):.4f}" for share in shares]
+                measured = [value(curve, point) for value in COLUMNS.values()]
                 shown.add_row(name, str(point.steps), cost, *given, *measured, *_needed(curve, point, rivals))
         shown.add_section()
     if comparison.reference is not None:
         shown.add_row("PCA, same latent", "", f"{comparison.reference:.4g}")
-    shown.caption = _caption(comparison, shares)
+    shown.caption = "\n".join([*_told(comparison, shares), *_legend(comparison)])
     return shown
 
 
@@ -92,36 +87,31 @@ def _needed(curve: Curve, point: Point, rivals: list[Curve]) -> list[str]:
     return ["never", ""] if reached is None else [f"{reached[0].seconds:.3g}", f"x {reached[0].seconds / point.seconds:.1f}"]
 
 
-def _caption(comparison: Comparison, shares: list[str]) -> str:
-    lines: list[str] = []
+def _told(comparison: Comparison, shares: list[str]) -> Iterator[str]:
+    """For each family the ratio of the times to the cost that both reach, and whether the shares are as good as equal there."""
     for family, called in BASELINES.items():
-        outcome = comparison.against(family)
+        outcome = comparison.outcomes.get(family)
         if outcome is not None:
-            lines += _told(outcome, called, comparison.pixels, shares)
+            ours, theirs = outcome.reached["default"], outcome.reached["baseline"]
+            yield (
+                f"x {outcome.speedup:.1f} against {called} at cost {outcome.target / comparison.pixels:.4g}: default "
+                f"{ours.seconds:.3g} s in {ours.steps} steps, {outcome.tuned} {theirs.seconds:.3g} s in {theirs.steps}; "
+                f"|z| {ours.residuals['z']:.0e}."
+            )
+            for name in shares:
+                within = "within" if abs(outcome.gap[name]) <= A_POINT else "not within"
+                yield f"There {name} is {ours.metrics[name]:.4f} and {theirs.metrics[name]:.4f}: {within} a point."
         elif comparison.baselines(family):
-            lines.append(f"{called}: no solve ended at a feasible cost.")
+            yield f"{called}: no solve ended at a feasible cost."
     if comparison.memory is not None:
-        lines.append(f"Peak memory of the default over the paper's Nested: {comparison.memory:.2f}.")
+        yield f"Peak memory of the default over the paper's Nested: {comparison.memory:.2f}."
+
+
+def _legend(comparison: Comparison) -> Iterator[str]:
     residual = max(point.resolve_residual for curve in comparison.curves for point in curve.sound)
-    lines += [
-        f"{_cost(comparison).capitalize()}: at z re-solved at x, to a residual of at most {residual:.0e}. * on the Pareto front.",
-        "spread: of the rounds. f, back: evaluations of f and passes back through it. |z|: relative residual of the returned z.",
-        "KKT: norm of Eq. 14. Medians over the samples. baseline s: seconds of the fastest baseline to that cost.",
-    ]
-    return "\n".join(lines)
-
-
-def _told(outcome: Outcome, called: str, pixels: float, shares: list[str]) -> list[str]:
-    """The ratio of the times to the cost that both reach, and whether the shares are as good as equal there."""
-    ours, theirs = outcome.default, outcome.baseline
-    lines = [
-        f"x {outcome.speedup:.1f} against {called} at cost {outcome.target / pixels:.4g}: default {ours.seconds:.3g} s in "
-        f"{ours.steps} steps, {outcome.tuned} {theirs.seconds:.3g} s in {theirs.steps}; |z| {outcome.violation:.0e}."
-    ]
-    for name in shares:
-        within = "within" if abs(outcome.gap[name]) <= A_POINT else "not within"
-        lines.append(f"There {name} is {ours.metrics[name]:.4f} and {theirs.metrics[name]:.4f}: {within} a point.")
-    return lines
+    yield f"{_cost(comparison).capitalize()}: at z re-solved at x, to a residual of at most {residual:.0e}. *: on the front."
+    yield "spread: of the rounds. f, back: evaluations of f and passes back through it. |z|: relative residual of the returned z."
+    yield "KKT: norm of Eq. 14. Medians over the samples. baseline s: seconds of the fastest baseline to that cost."
 
 
 def _cost(comparison: Comparison) -> str:
@@ -129,12 +119,13 @@ def _cost(comparison: Comparison) -> str:
 
 
 def plot_cost(comparison: Comparison, path: Path) -> None:
-    """Feasible cost against seconds: a line a contender, rings on the Pareto front, the ratio where there is one family to compare."""
+    """Feasible cost against seconds: a line a contender, rings on the Pareto front, the ratio where there is one of them."""
     figure, axes = plt.subplots(figsize=(8, 5))
     for curve, look in _styled(comparison):
         points = curve.sound
-        look |= {"marker": None} if len(points) > CROWDED else {}
-        axes.plot([p.seconds for p in points], [p.cost / comparison.pixels for p in points], label=_named(curve), **look)
+        name = curve.name if curve is comparison.default else f"{curve.family}: {curve.name}"
+        look |= {"label": name if points else f"{name} (infeasible)", "markevery": -(-len(points) // CROWDED) or None}
+        axes.plot([p.seconds for p in points], [p.cost / comparison.pixels for p in points], **look)
     best = [point for _, point in comparison.pareto]
     ring: dict[str, Any] = {"s": 130, "facecolors": "none", "edgecolors": "crimson", "linewidths": 1.5, "zorder": 5}
     axes.scatter([p.seconds for p in best], [p.cost / comparison.pixels for p in best], label="Pareto front", **ring)
@@ -142,7 +133,7 @@ def plot_cost(comparison: Comparison, path: Path) -> None:
         axes.axhline(comparison.reference, color="gray", linestyle=":", label="PCA, same latent")
     axes.set(xlabel="wall-clock seconds", ylabel=_cost(comparison))
     _logarithmic(axes, all(point.cost > 0 for curve in comparison.curves for point in curve.sound))
-    outcomes = [outcome for family in BASELINES if (outcome := comparison.against(family)) is not None]
+    outcomes = [outcome for which, outcome in comparison.outcomes.items() if which in BASELINES]
     if len(outcomes) == 1:
         _mark_ratio(axes, outcomes[0], comparison.pixels)
     axes.set_title(f"{_samples(comparison)}, z re-solved at each x")
@@ -162,28 +153,22 @@ def _styled(comparison: Comparison) -> list[tuple[Curve, dict[str, Any]]]:
     return [*looks, (comparison.default, bold)]
 
 
-def _named(curve: Curve) -> str:
-    name = curve.name if curve.name == DEFAULT else f"{curve.family}: {curve.name}"
-    return name if curve.sound else f"{name} (infeasible)"
-
-
 def _logarithmic(axes: plt.Axes, positive: bool) -> None:
     """A logarithmic axis of time, and of cost where all are positive, with plain numbers at its ticks."""
     axes.set(xscale="log")
     axes.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))  # labels of all nine would overlap
-    scaled = [axes.xaxis]
     if positive:
         axes.set(yscale="log")
         axes.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
-        scaled.append(axes.yaxis)
-    for axis in scaled:
+    for axis in (axes.xaxis, axes.yaxis) if positive else (axes.xaxis,):
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def _mark_ratio(axes: plt.Axes, outcome: Outcome, pixels: float) -> None:
     """An arrow from the default's time to the baseline's, at the target."""
-    start, end, cost = outcome.default.seconds, outcome.baseline.seconds, outcome.target / pixels
+    start, end = (outcome.reached[side].seconds for side in ("default", "baseline"))
+    cost = outcome.target / pixels
     axes.annotate("", (end, cost), (start, cost), arrowprops={"arrowstyle": "<->", "color": "black", "shrinkA": 0, "shrinkB": 0})
     middle = (math.sqrt(start * end), cost)
     axes.annotate(f"x {outcome.speedup:.1f}", middle, (0, 4), textcoords="offset points", ha="center")

@@ -20,8 +20,7 @@ class Point:
     Args:
         steps: in x that it took.
         seconds: of wall-clock time for the whole batch, the start included; the median over the rounds.
-        seconds_low: of the fastest round.
-        seconds_high: of the slowest.
+        seconds_low, seconds_high: of the fastest and of the slowest round.
         cost: mean feasible cost of a sample: the inner loss at z re-solved at the returned x.
         metrics: means of the task's metrics there, such as the accuracy that an attack leaves.
         resolve_residual: largest relative residual of the re-solved z.
@@ -53,21 +52,12 @@ class Point:
     def record(self) -> dict[str, Any]:
         """Plain data, the task's metrics beside the cost."""
         plain = asdict(self)
-        return plain | plain.pop("metrics") | {"sound": self.sound}
+        return plain | plain.pop("metrics")
 
 
 @dataclass(frozen=True)
 class Curve:
-    """What was measured of a contender.
-
-    Args:
-        name: of the contender.
-        family: of the contender.
-        start: where it starts.
-        solver: all of its settings.
-        points: by budget.
-        peak_mib: memory that one solve allocates, at most.
-    """
+    """What was measured of a contender: its points by budget, and the memory that one solve allocates at most."""
 
     name: str
     family: Family
@@ -92,46 +82,44 @@ class Curve:
 
     def record(self) -> dict[str, Any]:
         """Plain data."""
-        at = {str(budget): point.record() for budget, point in self.points.items()}
-        return {"family": self.family, "start": self.start, "solver": self.solver, "peak_mib": self.peak_mib, "at": at}
+        plain = {name: value for name, value in vars(self).items() if name != "points"}
+        return plain | {"at": {str(budget): point.record() for budget, point in self.points.items()}}
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The default and a baseline, each where it is first at the target.
+    """The default and the baseline that is the fastest at the target, each where it is first at it.
 
     Args:
         target: the lowest cost that both reach, give or take the tolerance.
-        tuned: name of the baseline, the fastest one of those that were tried.
-        default: where the default is first at the target.
-        baseline: where the baseline is.
+        tuned: name of the baseline.
+        reached: the points of the ``default`` and of the ``baseline``.
     """
 
     target: float
     tuned: str
-    default: Point
-    baseline: Point
+    reached: dict[str, Point]
 
     @property
     def speedup(self) -> float:
         """Time of the baseline over that of the default."""
-        return self.baseline.seconds / self.default.seconds
-
-    @property
-    def violation(self) -> float:
-        """Relative residual of the z that the default returns."""
-        return self.default.residuals["z"]
+        return self.reached["baseline"].seconds / self.reached["default"].seconds
 
     @property
     def gap(self) -> dict[str, float]:
         """How much larger the default's metrics are, by name."""
-        return {name: value - self.baseline.metrics[name] for name, value in self.default.metrics.items()}
+        return {name: value - self.reached["baseline"].metrics[name] for name, value in self.reached["default"].metrics.items()}
 
     def record(self) -> dict[str, Any]:
-        """Plain data."""
-        reached = {"default": self.default.record(), "baseline": self.baseline.record()}
-        told = {"target": self.target, "tuned": self.tuned, "speedup": self.speedup, "violation": self.violation}
-        return told | {"gap": self.gap, "reached": reached}
+        """Plain data; ``violation`` is the relative residual of the z that the default returns."""
+        return {
+            "target": self.target,
+            "tuned": self.tuned,
+            "speedup": self.speedup,
+            "violation": self.reached["default"].residuals["z"],
+            "gap": self.gap,
+            "reached": {side: point.record() for side, point in self.reached.items()},
+        }
 
 
 @dataclass(frozen=True)
@@ -163,17 +151,21 @@ class Comparison:
     reference: float | None = None
 
     def __post_init__(self) -> None:
-        for side in ([self.default], [curve for curve in self.curves if curve.family in BASELINES]):
+        for side in ([self.default], self.baselines(*BASELINES)):
             if side and not any(curve.sound for curve in side):
                 raise SolveError(
-                    f"no solve of {side[0].name} ended at a finite, feasible cost: check the checkpoint's weights, the budgets and "
-                    f"{side[0].solver}"
+                    f"no solve of {side[0].name} ended at a finite, feasible cost: check the checkpoint's weights, the budgets "
+                    f"and {side[0].solver}"
                 )
 
     @property
     def default(self) -> Curve:
         """The run file's own solver."""
         return next(curve for curve in self.curves if curve.name == DEFAULT)
+
+    def baselines(self, *which: str) -> list[Curve]:
+        """The Nested contenders of some families or names."""
+        return [curve for curve in self.curves if curve.family in BASELINES and {curve.family, curve.name} & set(which)]
 
     @property
     def pareto(self) -> list[tuple[Curve, Point]]:
@@ -185,26 +177,19 @@ class Comparison:
                 found.append((curve, point))
         return found
 
-    def against(self, which: str) -> Outcome | None:
-        """The default and a family of baselines, or one of them by its name; None if there is none that is sound."""
-        curves = [curve for curve in self.baselines(which) if curve.sound]
-        if not curves:
-            return None
-        target = max(self.default.best, min(curve.best for curve in curves))
-        target += self.tolerance * abs(target)
-        default, reached = self.default.reaches(target), first(curves, target)
-        assert default is not None and reached is not None  # the target is the weaker side's best
-        return Outcome(target, reached[1].name, default, reached[0])
-
-    def baselines(self, which: str) -> list[Curve]:
-        """The Nested contenders of a family, or the one of a name."""
-        return [curve for curve in self.curves if curve.family in BASELINES and which in (curve.family, curve.name)]
-
     @property
     def outcomes(self) -> dict[str, Outcome]:
-        """Against each family of baselines, and against each baseline alone."""
-        names = [curve.name for curve in self.curves if curve.family in BASELINES]
-        return {which: found for which in (*BASELINES, *names) if (found := self.against(which)) is not None}
+        """Against the baselines of each family, and against each baseline alone, where there is a sound one."""
+        names = [*BASELINES, *(curve.name for curve in self.baselines(*BASELINES))]
+        sides = {which: [curve for curve in self.baselines(which) if curve.sound] for which in names}
+        return {which: self._outcome(side) for which, side in sides.items() if side}
+
+    def _outcome(self, baselines: list[Curve]) -> Outcome:
+        target = max(self.default.best, min(curve.best for curve in baselines))
+        target += self.tolerance * abs(target)
+        default, reached = first([self.default], target), first(baselines, target)
+        assert default is not None and reached is not None  # the target is the weaker side's best
+        return Outcome(target, reached[1].name, {"default": default[0], "baseline": reached[0]})
 
     @property
     def memory(self) -> float | None:
@@ -214,11 +199,11 @@ class Comparison:
 
     def record(self) -> dict[str, Any]:
         """Plain data for a JSON file."""
-        front = [{"contender": curve.name, "seconds": p.seconds, "cost": p.cost, "steps": p.steps} for curve, p in self.pareto]
-        settings = ("samples", "batches", "repeats", "tolerance", "pixels", "reference", "memory", "residuals")
-        return {name: getattr(self, name) for name in settings} | {
+        plain = {name: value for name, value in vars(self).items() if name != "curves"}
+        return plain | {
+            "memory": self.memory,
             "against": {which: outcome.record() for which, outcome in self.outcomes.items()},
-            "pareto": front,
+            "pareto": [{"contender": curve.name, **point.record()} for curve, point in self.pareto],
             "contenders": {curve.name: curve.record() for curve in self.curves},
         }
 

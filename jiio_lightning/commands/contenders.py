@@ -76,13 +76,11 @@ class Contender:
 
 
 def paper_baseline(model: JIIOTask) -> dict[str, Contender]:
-    """The paper's Nested for a task: Adam on x with three step sizes (Tables 3 and 9), for attacks the reference PGD (Table 2)."""
+    """The paper's Nested: Adam on x with three step sizes (Tables 3 and 9), or for attacks the reference PGD (Table 2)."""
     if isinstance(model, AdversarialTraining):
         return {"pgd_0.2": Contender("paper", PGD().solver(model.threat), tuple(range(1, 21)))}
     solves = FixedPoint(Anderson(memory=6), 18), FixedPoint(Anderson(memory=6), 20)  # Table 9: T_f, T_b
-    return {
-        f"adam_{size:g}": Contender("paper", Nested(Adam(size), *solves), tuple(range(1, 41))) for size in (0.1, 0.3, 1.0)
-    }
+    return {f"adam_{size:g}": Contender("paper", Nested(Adam(size), *solves), tuple(range(1, 41))) for size in (0.1, 0.3, 1.0)}
 
 
 def with_budget(solver: AnySolver, max_steps: int) -> AnySolver:

@@ -13,12 +13,12 @@ from jsonargparse.typing import PositiveInt
 from pytorch_lightning import LightningDataModule, Trainer
 from pytorch_lightning.utilities import move_data_to_device, rank_zero_info
 from torch import Tensor
-from torch.nn.utils import parametrize
 from tqdm import tqdm
 
 from jiio_lightning.commands.checkpoint import claim_file, read_checkpoint, write_checkpoint
 from jiio_lightning.commands.held_out import first, load, starts
-from jiio_lightning.commands.provenance import write_record
+from jiio_lightning.commands.output import write_record
+from jiio_lightning.core.weights import cached_weights
 from jiio_lightning.tasks.base import LEARNED, JIIOTask
 
 
@@ -65,8 +65,8 @@ def learn_start(
         out: the new checkpoint; NAME_started.ckpt beside NAME.ckpt unless given.
 
     Raises:
-        ValueError: if the task has no such start, there are too few samples, there is more than one process, --out is a folder, the
-            checkpoint cannot be used, or the start costs more than what there was.
+        ValueError: if the task has no such start, there are too few samples, there is more than one process, --out is a folder,
+            the checkpoint cannot be used, or the start costs more than what there was.
     """
     if not isinstance(model, JIIOTask) or model.learned_start is None:
         raise ValueError(f"learn_start needs a task that knows a start, the run file has {type(model).__name__}")
@@ -129,7 +129,7 @@ def fit(model: JIIOTask, batches: Iterable[Any], samples: int) -> int:
 def _examples(model: JIIOTask, batch: Any, most: int) -> dict[str, Tensor]:
     """What the first ``most`` samples of a batch teach, on the host, without those that met a value that is not finite."""
     batch = move_data_to_device(type(batch)(*(part[:most] for part in batch)), model.device)
-    with parametrize.cached():
+    with cached_weights(model):
         start = model.start(batch)
         solution = model.inner(model.problem(batch), start)
         rows = model.examples(batch, start, solution.v)
@@ -142,7 +142,7 @@ def costs(model: JIIOTask, batches: Iterable[Any]) -> tuple[float, float]:
     """Mean feasible cost where training starts and at the learned start, over batches that it has not been fitted to."""
     rows: list[Tensor] = []
     for batch in batches:
-        with parametrize.cached():
+        with cached_weights(model):
             problem, places = model.problem(batch), starts(model, batch)
             for v in (places["training"](), places["learned"]()):
                 z, _ = model.injected.resolve(problem, v.x, v.hidden)

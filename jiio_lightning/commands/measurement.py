@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,53 +14,40 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 from tqdm import tqdm
 
 from jiio_lightning.commands.comparison import Point
 from jiio_lightning.commands.contenders import STARTS, Contender, Start, with_budget
 from jiio_lightning.commands.held_out import starts
 from jiio_lightning.commands.memory import peak_mib
-from jiio_lightning.core.inner import RESIDUALS, InnerSolution, InnerSolver
+from jiio_lightning.core.inner import RESIDUALS, InnerSolution
 from jiio_lightning.core.joint import Joint
 from jiio_lightning.core.kkt import kkt_residual
-from jiio_lightning.core.solvers.observers import Snapshot, Trace
-from jiio_lightning.core.solvers.selection import Selection
+from jiio_lightning.core.solvers.observers import Observer, Snapshot, Trace
 from jiio_lightning.core.state import Augmented
+from jiio_lightning.core.weights import cached_weights
 from jiio_lightning.tasks.base import JIIOTask
 
 LONG = 5.0
-"""Seconds: so long a solve averages over what else the machine does, and one round of it is enough."""
-
-
-@dataclass
-class Passes:
-    """Counts the evaluations of a cell, and the passes back through it."""
-
-    evaluations: int = 0
-    backwards: int = 0
-
-    def watch(self, f: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        """The same cell, counted."""
-
-        def watched(*args: Tensor) -> Tensor:
-            self.evaluations += 1
-            image = f(*args)
-            if image.requires_grad:
-                image.register_hook(self._passed)
-            return image
-
-        return watched
-
-    def _passed(self, cotangent: Tensor) -> None:
-        self.backwards += 1
+"""Seconds: so long a solve through all budgets averages over what else the machine does, and one round of it is enough."""
 
 
 @contextmanager
-def counted(net: nn.Module) -> Iterator[Passes]:
-    """Passes through the f of a net, in all problems and starts that are made meanwhile."""
-    passes = Passes()
-    net.f = passes.watch(net.f)  # type: ignore[assignment, arg-type]  # an attribute, which hides the method
+def counted(net: nn.Module) -> Iterator[dict[str, int]]:
+    """Counts the evaluations of a net's f, and the passes back through it, in all problems and starts that are made meanwhile."""
+    f, passes = net.f, {"evaluations": 0, "backwards": 0}
+
+    def back(cotangent: Tensor) -> None:
+        passes["backwards"] += 1
+
+    def watched(*args: Tensor) -> Tensor:
+        passes["evaluations"] += 1
+        image = f(*args)
+        if image.requires_grad:
+            image.register_hook(back)
+        return image
+
+    net.f = watched  # type: ignore[assignment]  # an attribute, which hides the method
     try:
         yield passes
     finally:
@@ -73,30 +60,30 @@ class Solve:
 
     seconds: float
     solution: InnerSolution
-    passes: Passes
+    passes: dict[str, int]
 
 
 class Budgets:
-    """An observer that notes what a solve of the largest budget would have returned with each of the smaller ones, and when."""
+    """An observer that notes what a Nested solve would have returned with each of some smaller budgets, and when."""
 
-    def __init__(self, contender: Contender, hidden: int, began: float, passes: Passes) -> None:
+    def __init__(self, contender: Contender, hidden: int, passes: dict[str, int]) -> None:
         self.budgets = contender.budgets
-        self.selection: Selection = contender.solver.selection  # type: ignore[attr-defined]  # of a Nested solver
+        self.better = contender.solver.selection.better  # type: ignore[attr-defined]
         self.hidden = hidden
-        self.began = began
         self.passes = passes
         self.best: Snapshot | None = None
         self.finite: Tensor | bool = True
         self.solves: list[Solve] = []
+        self.began = time.perf_counter()
 
     def __call__(self, now: Snapshot) -> None:
-        self.best = self.selection.better(self.best, now)
-        self.finite = now.is_finite() & self.finite
+        best = self.best = self.better(self.best, now)
+        finite = self.finite = now.is_finite() & self.finite
         if now.step + 1 in self.budgets:
             _synchronise(now.cost)
-            v = Augmented.unpack(self.best.value, self.hidden)
-            solution = InnerSolution(v, self.best.residual, self.best.cost, now.step + 1, self.finite)
-            self.solves.append(Solve(time.perf_counter() - self.began, solution, replace(self.passes)))
+            v = Augmented.unpack(best.value, self.hidden)
+            solution = InnerSolution(v, best.residual, best.cost, now.step + 1, finite)
+            self.solves.append(Solve(time.perf_counter() - self.began, solution, dict(self.passes)))
 
 
 class Trial:
@@ -105,67 +92,61 @@ class Trial:
     Args:
         model: the task.
         batch: of the test split.
-        passes: counts what a solve does to f.
+        passes: counts of f that a solve sets to 0.
     """
 
-    def __init__(self, model: JIIOTask, batch: Any, passes: Passes) -> None:
+    def __init__(self, model: JIIOTask, batch: Any, passes: dict[str, int]) -> None:
         self.model = model
         self.batch = batch
         self.passes = passes
         self.problem = model.problem(batch)
         self.starts = starts(model, batch)
-        self.usual: Start = "learned" if model.injected.learned_start else "training"
 
     def start(self, contender: Contender) -> Start:
         """Where a contender starts."""
-        return contender.start or STARTS.get(contender.family, self.usual)
+        usual: Start = "learned" if self.model.injected.learned_start else "training"
+        return contender.start or STARTS.get(contender.family, usual)
 
     def solves(self, contender: Contender) -> list[Solve]:
         """One for each budget; a single solve passes through all budgets of an anytime method."""
         if not contender.anytime:
             return [self.solve(contender, budget) for budget in contender.budgets]
-        solver, start, began = self._ready(contender, max(contender.budgets))
-        v0 = start()
-        watch = Budgets(contender, v0.hidden, began, self.passes)
-        solver(self.problem, v0, [watch])
+        watch = Budgets(contender, self.starts["zero"]().hidden, self.passes)
+        self.solve(contender, max(contender.budgets), [watch])
         return watch.solves
 
-    def solve(self, contender: Contender, budget: int) -> Solve:
+    def solve(self, contender: Contender, budget: int, observers: Sequence[Observer] = ()) -> Solve:
         """A solve with one budget."""
-        solver, start, began = self._ready(contender, budget)
-        solution = solver(self.problem, start())
+        solver, start = with_budget(contender.solver, budget), self.starts[self.start(contender)]
+        self.passes.update(evaluations=0, backwards=0)
+        began = time.perf_counter()
+        solution = solver(self.problem, start(), observers)
         _synchronise(solution.cost)
-        return Solve(time.perf_counter() - began, solution, replace(self.passes))
-
-    def _ready(self, contender: Contender, budget: int) -> tuple[InnerSolver, Callable[[], Augmented], float]:
-        self.passes.evaluations = self.passes.backwards = 0
-        return with_budget(contender.solver, budget), self.starts[self.start(contender)], time.perf_counter()
-
-    def judged(self, solve: Solve) -> dict[str, Any]:
-        """All that a Point says of a solve but its time."""
-        solution = solve.solution
-        rows = vars(kkt_residual(self.problem, solution.v)).values()
-        return self._feasible(solution.v) | {
-            "steps": solution.num_steps,
-            "residuals": dict(zip(RESIDUALS, solution.residuals.median(dim=0).values.tolist(), strict=True)),
-            "kkt": float(torch.linalg.vector_norm(torch.stack(list(rows)), dim=0).median()),
-            "finite": float(solution.finite.float().mean()),
-            **vars(solve.passes),
-        }
+        return Solve(time.perf_counter() - began, solution, dict(self.passes))
 
     @torch.no_grad()
-    def _feasible(self, v: Augmented) -> dict[str, Any]:
-        """The feasible cost and the task's metrics; an x that is not finite has none, and some tasks refuse it."""
-        if not bool(torch.isfinite(v.x).all()):
-            return {"cost": math.nan, "metrics": {}, "resolve_residual": math.nan}
-        z, residual = self.model.injected.resolve(self.problem, v.x, v.hidden)
-        metrics = {name: float(row.mean()) for name, row in self.model.evaluate(self.batch, self.problem, z, v.x).items()}
-        return {"cost": float(self.problem.loss(z, v.x).mean()), "metrics": metrics, "resolve_residual": float(residual.max())}
+    def judged(self, solve: Solve) -> dict[str, Any]:
+        """All that a Point says of a solve but its time; an x that is not finite has no cost, and some tasks refuse it."""
+        solution, v = solve.solution, solve.solution.v
+        cost, residual, metrics = math.nan, math.nan, {}
+        if bool(torch.isfinite(v.x).all()):
+            z, gaps = self.model.injected.resolve(self.problem, v.x, v.hidden)
+            cost, residual = float(self.problem.loss(z, v.x).mean()), float(gaps.max())
+            metrics = {k: float(row.mean()) for k, row in self.model.evaluate(self.batch, self.problem, z, v.x).items()}
+        rows = torch.stack(list(vars(kkt_residual(self.problem, v)).values()))
+        return solve.passes | {
+            "steps": solution.num_steps,
+            "cost": cost,
+            "metrics": metrics,
+            "resolve_residual": residual,
+            "residuals": dict(zip(RESIDUALS, solution.residuals.median(dim=0).values.tolist(), strict=True)),
+            "kkt": float(torch.linalg.vector_norm(rows, dim=0).median()),
+            "finite": float(solution.finite.float().mean()),
+        }
 
     def peak_mib(self, contender: Contender) -> float:
         """Memory that a solve allocates, at most."""
-        device = next(iter(self.model.parameters())).device
-        return peak_mib(partial(self.solve, contender, contender.typical), device)
+        return peak_mib(partial(self.solve, contender, contender.typical), self.model.device)
 
     def residuals(self, contender: Contender) -> dict[str, list[float]]:
         """Median relative residuals of z, mu and x at each step of the largest budget; cached loss gradients are taken anew."""
@@ -175,7 +156,7 @@ class Trial:
         trace = Trace()
         solver(self.problem, self.starts[self.start(contender)](), [trace])
         medians = torch.stack([now.residual.median(dim=0).values for now in trace.snapshots])
-        return {name: medians[:, i].tolist() for i, name in enumerate(RESIDUALS)}
+        return dict(zip(RESIDUALS, medians.T.tolist(), strict=True))
 
 
 def measure(model: JIIOTask, batch: Any, contenders: Mapping[str, Contender], repeats: int) -> dict[str, list[Point]]:
@@ -186,22 +167,19 @@ def measure(model: JIIOTask, batch: Any, contenders: Mapping[str, Contender], re
     """
     judged: dict[str, list[dict[str, Any]]] = {}
     seconds: dict[str, list[list[float]]] = {}
-    with parametrize.cached():
+    with torch.no_grad(), cached_weights(model):
         with counted(model.net) as passes:
             trial = Trial(model, batch, passes)
             for name, contender in tqdm(contenders.items(), desc="judge", unit="contender"):
                 solves = trial.solves(contender)
                 judged[name] = [trial.judged(solve) for solve in solves]
-                seconds[name] = [_seconds(solves)] if contender.anytime else []
-        trial = Trial(model, batch, Passes())
+                seconds[name] = [[solve.seconds for solve in solves]] if contender.anytime else []
+        trial = Trial(model, batch, {})
         for turn, name in tqdm(list(product(range(repeats), contenders)), desc="time", unit="contender"):
             done = seconds[name]
-            if len(done) == turn and not (done and done[-1][-1] > LONG):
-                done.append(_seconds(trial.solves(contenders[name])))
-    return {
-        name: [_point(said, times) for said, times in zip(judged[name], zip(*seconds[name], strict=True), strict=True)]
-        for name in contenders
-    }
+            if len(done) == turn and not (contenders[name].anytime and done[0][-1] > LONG):
+                done.append([solve.seconds for solve in trial.solves(contenders[name])])
+    return {name: list(map(_point, judged[name], zip(*seconds[name], strict=True))) for name in contenders}
 
 
 def mean(points: Sequence[Point]) -> Point:
@@ -218,10 +196,6 @@ def _mean(values: Sequence[Any]) -> Any:
 
 def _point(judged: Mapping[str, Any], seconds: Sequence[float]) -> Point:
     return Point(seconds=statistics.median(seconds), seconds_low=min(seconds), seconds_high=max(seconds), **judged)
-
-
-def _seconds(solves: Sequence[Solve]) -> list[float]:
-    return [solve.seconds for solve in solves]
 
 
 def _synchronise(tensor: Tensor) -> None:

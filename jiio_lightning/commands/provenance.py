@@ -1,9 +1,7 @@
-"""JSON files of results, each with the record of where its numbers come from."""
+"""Where a number comes from: the record beside every result."""
 
 from __future__ import annotations
 
-import json
-import math
 import platform
 import shlex
 import subprocess
@@ -15,21 +13,6 @@ from typing import Any
 import torch
 
 PACKAGES = ("pytorch-lightning", "jiio-lightning")
-
-
-def write_record(path: Path, record: dict[str, Any]) -> None:
-    """Write a record with its provenance, in a folder that is made if missing; a number that JSON does not have is null."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(_plain(record | {"provenance": provenance()}), indent=1, allow_nan=False))
-
-
-def _plain(value: Any) -> Any:
-    """The same with None for numbers that JSON does not have."""
-    if isinstance(value, dict):
-        return {key: _plain(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def provenance() -> dict[str, Any]:
