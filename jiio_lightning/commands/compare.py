@@ -14,8 +14,8 @@ from jiio_lightning.commands.comparison import Comparison, Curve
 from jiio_lightning.commands.contenders import BASELINES, DEFAULT, Contender, describe, paper_baseline
 from jiio_lightning.commands.held_out import groups, load
 from jiio_lightning.commands.measurement import Trial, mean, measure
-from jiio_lightning.metrics.pca import pca_error
 from jiio_lightning.core.weights import cached_weights
+from jiio_lightning.metrics.pca import pca_error
 from jiio_lightning.tasks.base import JIIOTask
 from jiio_lightning.tasks.interface import LatentModel
 
