@@ -1,15 +1,38 @@
-"""Batches of the test split, and the bench that measures solvers on one of them: what compare, front and attack share."""
+"""What commands measure on: the weights of a checkpoint, samples of the test split, and where solves of them start."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-from pytorch_lightning import LightningDataModule
+import torch
+from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.utilities import move_data_to_device
 
-from jiio_lightning.commands.comparison import Bench
+from jiio_lightning.commands.checkpoint import read_checkpoint
+from jiio_lightning.commands.contenders import Start
+from jiio_lightning.core.state import Augmented
 from jiio_lightning.tasks.base import JIIOTask
+
+
+def load(
+    trainer: Trainer, model: LightningModule, datamodule: LightningDataModule, ckpt_path: str, check_start: bool = True
+) -> None:
+    """Take the weights of a checkpoint and prepare the test split; the model is then ready to be evaluated.
+
+    Raises:
+        ValueError: if the checkpoint cannot be used, or (``check_start``) has no learned start and the solver asks for one.
+    """
+    datamodule.prepare_data()
+    datamodule.setup("test")
+    model.load_state_dict(read_checkpoint(Path(ckpt_path))["state_dict"])
+    for callback in trainer.callbacks:
+        callback.setup(trainer, model, "test")
+    model.to(trainer.strategy.root_device).eval()
+    if check_start and isinstance(model, JIIOTask):
+        model.uses_learned_start()
 
 
 def groups(datamodule: LightningDataModule, samples: int, count: int, model: JIIOTask) -> list[Any]:
@@ -21,8 +44,7 @@ def groups(datamodule: LightningDataModule, samples: int, count: int, model: JII
     pieces: list[Any] = []
     for batch in datamodule.test_dataloader():
         size = len(batch.index)
-        starts = range(0, size - samples + 1, samples)
-        pieces += [type(batch)(*(part[start : start + samples] for part in batch)) for start in starts]
+        pieces += [type(batch)(*(part[at : at + samples] for part in batch)) for at in range(0, size - samples + 1, samples)]
         if len(pieces) >= count:
             return [move_data_to_device(piece, model.device) for piece in pieces[:count]]
     raise ValueError(
@@ -31,32 +53,23 @@ def groups(datamodule: LightningDataModule, samples: int, count: int, model: JII
     )
 
 
-def first(datamodule: LightningDataModule, n: int | None, model: JIIOTask, fewer: bool = False) -> list[Any]:
-    """The test batches that hold the first n samples, all of them for None; fewer samples, where ``fewer`` will do.
-
-    Raises:
-        ValueError: if there are fewer.
-    """
+def first(datamodule: LightningDataModule, n: int | None, model: JIIOTask) -> list[Any]:
+    """The test batches that hold the first n samples, or all samples there are: for None, and where there are fewer."""
     batches: list[Any] = []
     for batch in datamodule.test_dataloader():
         left = None if n is None else n - sum(len(given.index) for given in batches)
         batches.append(move_data_to_device(type(batch)(*(part[:left] for part in batch)), model.device))
         if left is not None and left <= len(batch.index):
-            return batches
-    if n is not None and not fewer:
-        raise ValueError(f"the test split has {sum(len(given.index) for given in batches)} samples, --n wants {n}")
+            break
     return batches
 
 
-def bench_on(batch: Any, model: JIIOTask, repeats: int = 1) -> Bench:
-    """A bench for the task's inner problem of a batch, with its start, its tight solve and its metrics."""
-    problem = model.problem(batch)
-    return Bench(
-        problem,
-        partial(model.initial, batch),
-        model.injected.resolve,
-        partial(model.evaluate, batch, problem),
-        repeats,
-        plain=partial(model.start, batch),
-        learned=partial(model.at_learned_start, batch),
-    )
+@torch.no_grad()
+def starts(model: JIIOTask, batch: Any) -> dict[Start, Callable[[], Augmented]]:
+    """What makes the start of a batch's solve, for each place where there is one."""
+    training = model.start(batch)
+    return {
+        "zero": partial(Augmented.start, training.x, training.hidden),
+        "training": partial(model.start, batch),
+        "learned": partial(model.at_learned_start, batch),
+    }

@@ -1,4 +1,4 @@
-"""Where a number comes from: the record that stands beside every figure."""
+"""Where a number comes from: the record beside every result."""
 
 from __future__ import annotations
 
@@ -52,12 +52,8 @@ def hardware() -> str:
 def _processor() -> str:
     """The processor's model where the system tells it."""
     table = Path("/proc/cpuinfo")
-    names = [line.split(":", 1)[1].strip() for line in _lines(table) if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text().splitlines() if path.exists() else []
+    lines = table.read_text().splitlines() if table.exists() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def _git(root: Path, *args: str) -> str:

@@ -1,200 +1,183 @@
-"""The arithmetic of a comparison, by hand-made curves, and its report."""
+"""The arithmetic of a comparison, by hand-made points, and its report."""
 
 from __future__ import annotations
 
 import json
 import math
-import time
-from dataclasses import replace
-from functools import partial
+from typing import get_args
 
 import pytest
-import torch
+import yaml
 
-from jiio_lightning.commands import report
-from jiio_lightning.commands.comparison import Bench, Comparison, Curve, Point, describe, mean_curve, paper_baseline, with_budget
-from jiio_lightning.commands.report import table, write_report
-from jiio_lightning.core import Augmented, Joint
+from jiio_lightning.commands import compare_report
+from jiio_lightning.commands.compare_report import table, write_report
+from jiio_lightning.commands.comparison import Comparison, Curve, Point
+from jiio_lightning.commands.contenders import STARTS, Family
 from jiio_lightning.core.inner import SolveError
-from tests.tasks.test_generation import batch, inject, task
+from tests.conftest import REPO
 
 
-def curve(method: str, setting: str, *points: tuple[float, float]) -> Curve:
-    return Curve(method, setting, f"{method}(...)", [Point(t, cost, k + 1, 1e-6) for k, (t, cost) in enumerate(points)])
+def point(
+    seconds: float, cost: float, steps: int = 5, residual: float = 1e-6, violation: float = 1e-3, **metrics: float
+) -> Point:
+    return Point(
+        steps=steps,
+        seconds=seconds,
+        seconds_low=0.9 * seconds,
+        seconds_high=1.1 * seconds,
+        cost=cost,
+        metrics=metrics,
+        resolve_residual=residual,
+        residuals={"z": violation, "mu": 0.1, "x": 0.2},
+        kkt=0.25,
+        finite=1.0,
+        evaluations=7,
+        backwards=5,
+    )
 
 
-def comparison(*nested: Curve) -> Comparison:
-    joint = curve("joint", "Picard", (0.1, 8.0), (0.2, 4.0), (0.4, 2.0))
-    return Comparison(joint, list(nested), {"z": [1.0, 0.1], "mu": [1.0, 0.2], "x": [0.0, 1.0]}, samples=5, repeats=3)
+def curve(name: str, family: Family, *points: Point, peak: float = 10.0) -> Curve:
+    return Curve(name, family, STARTS.get(family, "training"), f"{name}(...)", dict(enumerate(points, 1)), peak)
 
 
-SLOW_BUT_LOW = curve("nested", "Adam(0.1)", (1, 9.0), (4, 4.0), (9, 1.0))
-FAST_BUT_HIGH = curve("nested", "Adam(1)", (1, 5.0), (2, 3.0), (9, 3.0))
+DEFAULT = curve("default", "joint", point(1, 8.0), point(2, 2.0, violation=5e-3))
+COLD = curve("cold", "paper", point(10, 9.0), point(20, 3.0), peak=40.0)
+COLDER = curve("colder", "paper", point(12, 2.5), peak=20.0)
+WARM = curve("warm", "nested", point(4, 1.0))
+RESIDUALS = {"z": [1.0, 0.1], "mu": [1.0, 0.2], "x": [0.0, 1.0]}
 
 
-def test_the_ratio_is_taken_at_the_lowest_cost_that_both_reach():
-    made = comparison(SLOW_BUT_LOW)
-    assert made.target == 2.0 and made.speedup == pytest.approx(9 / 0.4)
-    made = comparison(FAST_BUT_HIGH)
-    assert made.target == 3.0 and made.speedup == pytest.approx(2 / 0.4), "the joint method needs its third budget for 3"
+def comparison(*curves: Curve, default: Curve = DEFAULT, **settings) -> Comparison:
+    return Comparison([default, *curves], RESIDUALS, samples=3, batches=2, repeats=5, **settings)
 
 
-def test_the_nested_method_is_tuned_for_each_cost():
-    """With the step size that gets there first, not with the one that ends lowest."""
-    made = comparison(SLOW_BUT_LOW, FAST_BUT_HIGH)
-    assert made.nested_seconds(8.0) == 1 and made.nested_seconds(4.0) == 2 and made.nested_seconds(2.0) == 9
-    assert made.nested_seconds(0.5) == math.inf
-    assert made.tuned is SLOW_BUT_LOW and made.target == 2.0
+def test_the_pareto_front_is_what_nothing_beats_in_both():
+    made = comparison(COLD, COLDER, WARM, curve("as good", "joint", point(1, 9.0), point(2.5, 2.0)))
+    assert [(of.name, at.cost) for of, at in made.pareto] == [("default", 8.0), ("default", 2.0), ("warm", 1.0)]
 
 
-def test_a_step_size_that_diverges_is_left_aside(tmp_path):
-    broken = curve("nested", "Adam(9)", (0.01, math.nan), (0.02, math.inf))
-    made = comparison(broken, SLOW_BUT_LOW)
-    assert made.target == 2.0 and made.tuned is SLOW_BUT_LOW
-    write_report(made, tmp_path, pixels=2, reference=None)
-    record = json.loads((tmp_path / "comparison.json").read_text(), parse_constant=pytest.fail)
-    assert [point["cost"] for point in record["nested"][0]["points"]] == [None, None]
-    with pytest.raises(SolveError, match="no nested solve ended at a finite cost"):
-        comparison(broken)
+def test_the_ratio_is_taken_at_the_lowest_cost_that_both_reach_with_the_fastest_of_a_family():
+    against = comparison(COLD, COLDER, WARM).record()["against"]
+    paper = against["paper"]
+    assert (paper["tuned"], paper["target"], paper["speedup"], paper["violation"]) == ("colder", 2.5, 12 / 2, 5e-3)
+    assert (against["nested"]["tuned"], against["nested"]["target"], against["nested"]["speedup"]) == ("warm", 2.0, 4 / 2)
 
 
-def test_the_table_is_the_record(tmp_path):
-    made = comparison(SLOW_BUT_LOW, FAST_BUT_HIGH)
-    shown = table(made, pixels=2, reference=0.25)
-    rows = list(zip(*(list(column.cells) for column in shown.columns), strict=True))
-    assert rows[0] == ("joint Picard", "1", "4.0000", "0.100", "1.00", "x 10.0")
-    assert rows[1] == ("joint Picard", "2", "2.0000", "0.200", "2.00", "x 10.0")
-    assert rows[2] == ("joint Picard", "3", "1.0000", "0.400", "9.00", "x 22.5")
-    assert rows[3][:4] == ("nested Adam(0.1)", "3", "0.5000", "9.000") and rows[5][2] == "0.2500"
-    assert "x 22.5 at the lowest cost that both reach, 1.0000" in str(shown.caption)
-    write_report(made, tmp_path, pixels=2, reference=0.25)
-    record = json.loads((tmp_path / "comparison.json").read_text())
-    assert (record["speedup"], record["target"], record["tuned"]) == (pytest.approx(22.5), 2.0, "Adam(0.1)")
-    assert record["pixels"] == 2 and record["reference"] == 0.25 and record["joint"]["points"][2]["seconds"] == 0.4
+def test_each_baseline_alone():
+    against = comparison(COLD, COLDER, WARM).record()["against"]
+    assert list(against) == ["paper", "nested", "cold", "colder", "warm"]
+    assert (against["cold"]["target"], against["cold"]["speedup"], against["cold"]["tuned"]) == (3.0, 20 / 2, "cold")
+    assert against["colder"] == against["paper"] and against["warm"] == against["nested"]
 
 
-def test_a_cost_that_nested_never_reaches(tmp_path):
-    shown = table(comparison(FAST_BUT_HIGH), pixels=1, reference=None)
-    assert list(shown.columns[4].cells)[2] == "never"
+def test_a_tolerance_makes_the_target_easier():
+    """Of costs below zero too: attacks within a hair of one another are equally strong."""
+    assert comparison(COLD, WARM, tolerance=2.0).outcomes["paper"].target == 9.0
+    joint = curve("default", "joint", point(1, -2.0), point(2, -2.99), point(8, -3.2))
+    pgd = curve("pgd", "paper", point(5, -2.5), point(10, -2.99), point(20, -3.0))
+    made = comparison(pgd, default=joint).outcomes["paper"]
+    assert made.target == -3.0 and made.speedup == 20 / 8, "the default has to run to its end"
+    made = comparison(pgd, default=joint, tolerance=0.01).outcomes["paper"]
+    assert made.target == pytest.approx(-2.97) and made.speedup == 10 / 2
 
 
-def attacks(tolerance: float = 0.0) -> Comparison:
+def test_the_first_in_time_counts_where_a_larger_budget_was_faster():
+    assert comparison(curve("odd", "paper", point(9, 2.0), point(5, 2.0))).outcomes["paper"].speedup == 5 / 2
+
+
+def test_memory_is_over_the_least_of_the_papers():
+    assert comparison(COLD, COLDER, WARM).memory == 0.5 and comparison(WARM).memory is None
+
+
+def attacks() -> Comparison:
     """Minus the cross-entropy of attacks, and the accuracy that each leaves."""
-
-    def attacked(method: str, setting: str, *points: tuple[float, float, float]) -> Curve:
-        places = [Point(t, cost, 10 * (k + 1), 1e-6, {"accuracy": share}) for k, (t, cost, share) in enumerate(points)]
-        return Curve(method, setting, f"{method}(...)", places)
-
-    joint = attacked("joint", "Picard", (1, -2.0, 0.4), (2, -2.99, 0.25), (8, -3.2, 0.2))
-    released = attacked("nested", "Normalised(0.2)", (5, -1.0, 0.6), (10, -2.0, 0.39))
-    longer = attacked("nested", "Normalised(0.4)", (5, -2.5, 0.3), (10, -2.99, 0.26), (20, -3.0, 0.24))
-    return Comparison(joint, [released, longer], {}, samples=5, repeats=1, tolerance=tolerance)
+    default = curve("default", "joint", point(1, -2.0, accuracy=0.4), point(2, -2.99, 20, accuracy=0.25))
+    return comparison(curve("pgd", "paper", point(5, -2.0, 10, accuracy=0.39), point(10, -2.5, accuracy=0.28)), default=default)
 
 
-def test_attacks_within_a_hair_of_one_another_are_equally_strong():
-    made = attacks()
-    assert made.target == -3.0 and made.speedup == pytest.approx(20 / 8), "the joint attack has to run to its end"
-    made = attacks(tolerance=0.01)
-    assert made.target == pytest.approx(-2.97) and made.speedup == pytest.approx(10 / 2)
-    positive = replace(comparison(SLOW_BUT_LOW), tolerance=1.0)
-    assert positive.target == 4.0 and positive.speedup == pytest.approx(4 / 0.2), "an easier cost is a larger one"
-
-
-def test_the_figures_of_both_methods_stand_where_their_times_are_compared():
-    record = attacks(tolerance=0.01).record()
-    assert record["reached"] == {
-        "joint": {"seconds": 2, "cost": -2.99, "steps": 20, "accuracy": 0.25},
-        "nested": {"seconds": 10, "cost": -2.99, "steps": 20, "accuracy": 0.26},
-    }
-    assert record["gap"] == {"accuracy": pytest.approx(-0.01)}
-    assert record["at"]["joint_30"] == {"seconds": 8, "cost": -3.2, "steps": 30, "accuracy": 0.2, "ratio": 20 / 8}
-
-
-def test_the_outcome_against_each_step_size_alone():
+def test_the_metrics_of_both_sides_stand_where_their_times_are_compared():
     record = attacks().record()
-    alone = record["against"]["Normalised(0.2)"]
-    assert (alone["target"], alone["speedup"], alone["tuned"]) == (-2.0, 10.0, "Normalised(0.2)")
-    assert alone["gap"] == {"accuracy": pytest.approx(0.01)}
-    assert record["against"]["Normalised(0.4)"]["speedup"] == record["speedup"]
+    reached = record["against"]["paper"]["reached"]
+    assert (reached["default"]["seconds"], reached["default"]["steps"], reached["default"]["accuracy"]) == (2, 20, 0.25)
+    assert (reached["baseline"]["seconds"], reached["baseline"]["cost"], reached["baseline"]["accuracy"]) == (10, -2.5, 0.28)
+    assert record["against"]["paper"]["gap"] == {"accuracy": pytest.approx(-0.03)}
+    assert record["contenders"]["pgd"]["at"]["1"]["accuracy"] == 0.39 and record["contenders"]["pgd"]["at"]["1"]["steps"] == 10
+    shown = table(attacks())
+    assert [column.header for column in shown.columns][:4] == ["contender", "steps", "cost", "accuracy"]
+    assert "There accuracy is 0.2500 and 0.2800: not within a point." in str(shown.caption)
 
 
-@pytest.mark.parametrize("made, scale, label", [(attacks(), "linear", "feasible cost"), (None, "log", "feasible cost per pixel")])
-def test_costs_below_zero_are_drawn_on_a_linear_axis(tmp_path, monkeypatch, made, scale, label):
-    drawn = {}
-    monkeypatch.setattr(report, "save", lambda figure, axes, path: drawn.update({path.name: axes}))
-    write_report(made or comparison(SLOW_BUT_LOW), tmp_path, pixels=1 if made else 2, reference=None)
-    axes = drawn["cost_over_time.png"]
-    assert (axes.get_xscale(), axes.get_yscale(), axes.get_ylabel()) == ("log", scale, label)
+@pytest.mark.parametrize("bad", [point(0.1, math.nan, residual=math.nan), point(0.1, 0.1, residual=0.5)])
+def test_what_diverges_or_is_infeasible_is_recorded_and_left_aside(tmp_path, bad):
+    made = comparison(curve("cold", "paper", bad), curve("warm", "nested", bad, point(4, 2.0)))
+    assert all(of.name != "cold" for of, _ in made.pareto)
+    assert set(made.outcomes) == {"nested", "warm"} and made.outcomes["nested"].speedup == 2
+    assert "the paper's Nested: no solve ended at a feasible cost." in str(table(made).caption)
+    write_report(made, tmp_path)
+    record = json.loads((tmp_path / "compare.json").read_text(), parse_constant=pytest.fail)
+    assert record["contenders"]["cold"]["at"]["1"]["seconds"] == 0.1
+    assert record["contenders"]["cold"]["at"]["1"]["cost"] == (None if math.isnan(bad.cost) else 0.1)
+    with pytest.raises(SolveError, match=r"no solve of default ended at .* and default\(\.\.\.\)"):
+        comparison(COLD, default=curve("default", "joint", bad))
+    with pytest.raises(SolveError, match="no solve of cold ended at a finite, feasible cost"):
+        comparison(curve("cold", "paper", bad))
 
 
-def test_the_table_shows_the_accuracy_left():
-    shown = table(attacks(tolerance=0.01), pixels=1, reference=None)
-    assert list(shown.columns[-1].cells) == ["0.4000", "0.2500", "0.2000", "0.3900", "0.2400"]
-    assert "There accuracy is 0.2500 by joint in 20 steps, 0.2600 by nested in 20: within a point." in str(shown.caption)
-    assert "0.2000 by joint in 30 steps, 0.2400 by nested in 30: not within a point." in str(table(attacks(), 1, None).caption)
+def test_the_table_is_the_record():
+    shown = table(comparison(COLD, WARM, curve("broken", "nested", point(1, math.nan)), pixels=2, reference=0.25))
+    rows = list(zip(*(list(column.cells) for column in shown.columns), strict=True))
+    assert rows[0][:5] == ("default *", "5", "4", "1", "20%") and rows[0][-2:] == ("20", "x 20.0")
+    assert rows[1][-2:] == ("never", "") and rows[2][0] == "cold" and rows[4][0] == "warm *"
+    assert rows[5][:3] == ("broken", "5", "infeasible") and rows[6][:3] == ("PCA, same latent", "", "0.25")
+    caption = str(shown.caption)
+    assert "x 10.0 against the paper's Nested at cost 1.5: default 2 s in 5 steps, cold 20 s in 5; |z| 5e-03." in caption
+    assert "x 2.0 against the strongest Nested at cost 1:" in caption and "over the paper's Nested: 0.25." in caption
 
 
-def test_batches_are_averaged_place_by_place():
-    one = Curve("joint", "Picard", "", [Point(1, -1.0, 8, 1e-6, {"accuracy": 0.5})])
-    two = Curve("joint", "Picard", "", [Point(3, -2.0, 8, 1e-5, {"accuracy": 0.25})])
-    assert mean_curve([one, two]).points == [Point(2, -1.5, 8, 1e-5, {"accuracy": 0.375})]
+def test_of_many_budgets_the_table_shows_the_last_and_where_the_target_is_met():
+    dense = curve("dense", "paper", *(point(10 + k, max(9.0 - k, 1.5), k + 1) for k in range(20)))
+    steps = list(table(comparison(dense)).columns[1].cells)
+    assert steps == ["5", "5", "8", "20"]
 
 
-@pytest.fixture
-def bench() -> Bench:
-    model = task().eval()
-    solver = inject(model)
-    given = batch()
-    problem = model.problem(given)
-    return Bench(problem, partial(model.start, given), solver.resolve, partial(model.evaluate, given, problem), repeats=1)
+def test_without_baselines_there_is_no_ratio(tmp_path):
+    made = comparison(curve("other", "joint", point(1, 1.0)))
+    write_report(made, tmp_path)
+    assert made.record()["against"] == {} and "baseline s" not in [column.header for column in table(made).columns]
 
 
-def test_the_costs_are_feasible_ones(bench):
-    solver = Joint(max_steps=3)
-    (point,) = bench.joint(solver, [3]).points
-    solution = solver(bench.problem, bench.start())
-    z, residual = bench.resolve(bench.problem, solution.v.x, bench.hidden)
-    assert point.cost == pytest.approx(bench.problem.loss(z, solution.v.x).mean().item(), rel=1e-4)
-    assert point.cost != pytest.approx(float(solution.cost.mean()), rel=1e-3), "three steps do not leave an equilibrium"
-    assert point.metrics["error"] == pytest.approx(point.cost / 64, rel=1e-4), "the metrics are those of the same z"
-    assert point.steps == 3 and point.resolve_residual == pytest.approx(float(residual.max()), rel=0.5)
+def test_the_longest_name_fits(tmp_path, capsys):
+    """A file has 80 columns, the table has more: nothing of it is cut off."""
+    name = max((name for path in REPO.glob("conf/compare/*.yaml") for name in yaml.safe_load(path.read_text())), key=len)
+    write_report(comparison(curve(name, "paper", point(10, 9.0))), tmp_path)
+    shown = capsys.readouterr().out
+    assert f"{name} " in shown and "…" not in shown and "5e-03" in shown and "6 held-out samples" in shown
 
 
-def test_the_joint_method_is_charged_for_its_start_and_the_nested_one_has_none(bench):
-    cold = bench.start()
-    warm = Augmented(cold.z + 1, cold.mu, cold.x)
-
-    def start() -> Augmented:
-        time.sleep(0.2)
-        return warm
-
-    own = Bench(bench.problem, start, bench.resolve, repeats=1)
-    (point,) = own.joint(Joint(max_steps=1), [1]).points
-    assert point.seconds > 0.2
-    traced = own.nested(with_budget(paper_baseline(), 2), 0.5), bench.nested(with_budget(paper_baseline(), 2), 0.5)
-    assert [point.cost for point in traced[0].points] == [point.cost for point in traced[1].points]
-    residuals = (made.residuals(Joint(max_steps=2))["z"] for made in (own, bench))
-    assert next(residuals) != next(residuals), "the joint method starts where it is told"
-
-
-def test_a_solver_is_not_changed_by_its_comparison(bench):
-    joint, nested = Joint(max_steps=7), paper_baseline(max_steps=2)
-    curves = bench.joint(joint, [2, 1]), bench.nested(nested, 0.5), bench.nested(nested, 0.2)
-    assert joint.max_steps == 7 and nested.step.size == 0.1 and with_budget(joint, 3).max_steps == 3
-    assert [len(curve.points) for curve in curves] == [2, 2, 2]
-    assert [point.steps for point in curves[0].points] == [1, 2]
-    assert curves[1].points[0].cost == pytest.approx(curves[2].points[0].cost), "both begin at the start"
-    assert curves[1].points[1].cost != curves[2].points[1].cost
-    assert all(a.seconds < b.seconds for a, b in zip(curves[1].points, curves[1].points[1:], strict=False))
+@pytest.mark.parametrize(("cost", "scale"), [(1.0, "log"), (-1.0, "linear")])
+def test_the_picture(tmp_path, monkeypatch, cost, scale):
+    """A line for each contender, the default thickest, a ring around each point of the front; nothing in the legend is hidden."""
+    drawn = []
+    monkeypatch.setattr(compare_report, "_save", lambda figure, axes, path: drawn.append(axes))
+    made = comparison(COLD, COLDER, curve("warm", "nested", point(4, cost)), curve("ours", "learned", point(3, 5.0)))
+    compare_report.plot_cost(made, tmp_path / "cost.png")
+    (axes,) = drawn
+    widths = {line.get_label(): line.get_linewidth() for line in axes.lines}
+    assert set(widths) == {"paper: cold", "paper: colder", "nested: warm", "learned: ours", "default"}
+    assert max(widths, key=widths.get) == "default"
+    assert len({(line.get_color(), line.get_linestyle(), line.get_marker()) for line in axes.lines}) == 5
+    assert set(compare_report.LOOKS) == set(get_args(Family)) and not axes.texts, "a ratio for each family would be too many"
+    (rings,) = axes.collections
+    assert rings.get_offsets().tolist() == [[at.seconds, at.cost] for _, at in made.pareto]
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", scale)
 
 
-def test_residuals_of_the_largest_solve(bench):
-    medians = bench.residuals(Joint(max_steps=5))
-    assert set(medians) == {"z", "mu", "x"} and all(len(values) == 5 for values in medians.values())
-    assert medians["z"][-1] < medians["z"][0] and not torch.tensor(medians["z"]).isnan().any()
-
-
-def test_a_solver_describes_itself():
-    text = describe(paper_baseline())
-    assert text.startswith("Nested(step=Adam(size=0.1, betas=(0.9, 0.999), schedule=Constant())")
-    assert "forward=FixedPoint(method=Anderson(type=2, memory=6" in text and "max_steps=18" in text and "warm=False" in text
+def test_one_family_has_its_ratio_in_the_picture(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(compare_report, "_save", lambda figure, axes, path: drawn.append(axes))
+    compare_report.plot_cost(comparison(COLD, pixels=2, reference=0.25), tmp_path / "cost.png")
+    arrow, ratio = drawn[0].texts
+    assert (arrow.xy, ratio.get_text()) == ((20, 1.5), "x 10.0")
+    assert drawn[0].get_ylabel() == "feasible cost per pixel" and "PCA, same latent" in [
+        line.get_label() for line in drawn[0].lines
+    ]

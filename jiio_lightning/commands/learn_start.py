@@ -1,0 +1,158 @@
+"""``jiio learn_start``: training problems solved, a start regressed from them, and judged on held-out ones."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse.typing import PositiveInt
+from pytorch_lightning import LightningDataModule, Trainer
+from pytorch_lightning.utilities import move_data_to_device, rank_zero_info
+from torch import Tensor
+from tqdm import tqdm
+
+from jiio_lightning.commands.checkpoint import claim_file, read_checkpoint, write_checkpoint
+from jiio_lightning.commands.held_out import first, load, starts
+from jiio_lightning.commands.output import write_record
+from jiio_lightning.core.weights import cached_weights
+from jiio_lightning.tasks.base import LEARNED, JIIOTask
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What ``learn_start`` did. Costs are feasible ones at the x of the start, means over held-out samples.
+
+    Args:
+        checkpoint: the weights with the start beside them.
+        samples: solved training samples.
+        held_out: test samples that it is judged on.
+        training: cost where training starts.
+        learned: cost at the new start.
+        seconds: of solving and fitting.
+    """
+
+    checkpoint: str
+    samples: int
+    held_out: int
+    training: float
+    learned: float
+    seconds: float
+
+
+def learn_start(
+    trainer: Trainer,
+    model: JIIOTask,
+    datamodule: LightningDataModule,
+    ckpt_path: str,
+    samples: PositiveInt = 1000,
+    held_out: PositiveInt = 64,
+    out: str | None = None,
+) -> Learned:
+    """Learn where the solves of a trained net start, from training samples solved by the run file's solver.test, and write its
+    checkpoint again with the start in it. A solver with ``learned_start`` (conf/solver/*_started.yaml) begins there.
+
+    Args:
+        trainer: of the run file.
+        model: the task.
+        datamodule: its data.
+        ckpt_path: weights.
+        samples: training samples (tasks, for few-shot learning) to solve.
+        held_out: test samples, at most, on which the costs with and without the start are measured.
+        out: the new checkpoint; NAME_started.ckpt beside NAME.ckpt unless given.
+
+    Raises:
+        ValueError: if the task has no such start, there are too few samples, there is more than one process, --out is a folder,
+            the checkpoint cannot be used, or the start costs more than what there was.
+    """
+    if not isinstance(model, JIIOTask) or model.learned_start is None:
+        raise ValueError(f"learn_start needs a task that knows a start, the run file has {type(model).__name__}")
+    if samples < model.learned_start.least:
+        raise ValueError(f"learn_start needs --samples of at least {model.learned_start.least} for this net, got {samples}")
+    if trainer.world_size > 1:
+        raise ValueError(f"learn_start runs in one process, this run has {trainer.world_size}: set trainer.devices: 1")
+    source = Path(ckpt_path)
+    target = source.with_name(f"{source.stem}_started{source.suffix}") if out is None else Path(out)
+    claim_file(target)
+    load(trainer, model, datamodule, ckpt_path, check_start=False)
+    if model.injected.learned_start:
+        raise ValueError("learn_start solves from where training starts: give it a solver without learned_start")
+    datamodule.setup("fit")
+    began = time.perf_counter()
+    solved = fit(model, datamodule.train_dataloader(), samples)
+    seconds = time.perf_counter() - began
+    judged = first(datamodule, held_out, model)
+    count = sum(len(batch.index) for batch in judged)
+    training, learned = costs(model, judged)
+    if not learned < training:
+        raise ValueError(
+            f"the learned start costs {learned:.4g} on held-out samples, {training:.4g} is where training starts: nothing was "
+            "written; raise --samples, or give the solver more steps"
+        )
+    _save(model, source, target)
+    done = Learned(str(target), solved, count, training, learned, seconds)
+    write_record(Path(trainer.default_root_dir) / "learn_start" / "learn_start.json", asdict(done))
+    rank_zero_info(
+        f"cost of {count} held-out samples where training starts: {training:.4g}, at the learned start: {learned:.4g}\n"
+        f"checkpoint: {target}"
+    )
+    return done
+
+
+@torch.no_grad()
+def fit(model: JIIOTask, batches: Iterable[Any], samples: int) -> int:
+    """Fit the task's start to its solutions of the first ``samples`` problems; returns how many there were.
+
+    Raises:
+        ValueError: if there are too few, or they were not solved.
+    """
+    found: list[dict[str, Tensor]] = []
+    left = samples
+    with tqdm(total=samples, desc="solve", unit="sample") as bar:
+        for batch in batches:
+            found.append(_examples(model, batch, left))
+            got = len(batch.index[:left])
+            left -= got
+            bar.update(got)
+            if left <= 0:
+                break
+    assert model.learned_start is not None
+    examples = {name: torch.cat([rows[name] for rows in found]) for name in found[0]}
+    model.learned_start.fit(examples)
+    model.learned_start.to(model.device)
+    return len(next(iter(examples.values())))
+
+
+def _examples(model: JIIOTask, batch: Any, most: int) -> dict[str, Tensor]:
+    """What the first ``most`` samples of a batch teach, on the host, without those that met a value that is not finite."""
+    batch = move_data_to_device(type(batch)(*(part[:most] for part in batch)), model.device)
+    with cached_weights(model):
+        start = model.start(batch)
+        solution = model.inner(model.problem(batch), start)
+        rows = model.examples(batch, start, solution.v)
+    model.injected.check(solution)
+    return {name: tensor[solution.finite].cpu() for name, tensor in rows.items()}
+
+
+@torch.no_grad()
+def costs(model: JIIOTask, batches: Iterable[Any]) -> tuple[float, float]:
+    """Mean feasible cost where training starts and at the learned start, over batches that it has not been fitted to."""
+    rows: list[Tensor] = []
+    for batch in batches:
+        with cached_weights(model):
+            problem, places = model.problem(batch), starts(model, batch)
+            for v in (places["training"](), places["learned"]()):
+                z, _ = model.injected.resolve(problem, v.x, v.hidden)
+                rows.append(problem.loss(z, v.x))
+    return float(torch.cat(rows[::2]).mean()), float(torch.cat(rows[1::2]).mean())
+
+
+def _save(model: JIIOTask, source: Path, target: Path) -> None:
+    """The checkpoint ``source`` with the task's start beside its weights, whole or not at all."""
+    checkpoint = read_checkpoint(source)
+    weights = {name: tensor for name, tensor in checkpoint["state_dict"].items() if not name.startswith(LEARNED)}
+    start = {name: tensor.cpu() for name, tensor in model.state_dict().items() if name.startswith(LEARNED)}
+    write_checkpoint(checkpoint | {"state_dict": weights | start}, target)
