@@ -110,7 +110,7 @@ def test_contenders_of_a_comparison(jiio, capsys, path):
     for name, contender in contenders.items():
         settings = contender["solver"]["init_args"]
         assert contender["budgets"] == said[name]["budgets"] and "max_steps" not in said[name]["solver"]["init_args"]
-        if contender["family"] == "paper" and path.stem != "pgd_warm":
+        if contender["family"] == "paper" and "experiments" not in path.parts:
             solves = (settings[name]["init_args"]["max_steps"] for name in ("forward", "backward"))
             assert (*solves, settings["warm"]) == (18, 20, False), "Table 9"
         elif contender["family"] != "joint":
