@@ -5,27 +5,12 @@ import pytest
 
 from jiio_lightning.data import DataError
 from jiio_lightning.data.sampler import EvalBatches, TrainBatches
-from jiio_lightning.randomness import epoch_flips, epoch_order, fixed_permutation
 
 DATASET = range(103)
 
 
 def rows(sampler) -> list[list[int]]:
     return [draw.rows.tolist() for draw in sampler]
-
-
-def test_order_and_flips_are_pure_functions():
-    assert (epoch_order(1, 2, 50) == epoch_order(1, 2, 50)).all()
-    assert sorted(epoch_order(1, 2, 50)) == list(range(50))
-    for other in ((2, 2), (1, 3)):
-        assert (epoch_order(*other, 50) != epoch_order(1, 2, 50)).any()
-        assert (epoch_flips(*other, 50) != epoch_flips(1, 2, 50)).any()
-    assert (epoch_flips(1, 2, 50)[:20] == epoch_flips(1, 2, 20)).all()  # a sample's flip does not depend on the others
-    assert abs(epoch_flips(0, 0, 10_000).mean() - 0.5) < 0.02
-
-
-def test_the_fixed_permutation_never_changes():
-    assert fixed_permutation(10).tolist() == [2, 8, 4, 9, 1, 6, 7, 3, 0, 5]
 
 
 def test_an_epoch_visits_each_sample_once():

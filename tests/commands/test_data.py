@@ -1,7 +1,10 @@
 """``jiio data`` as a user types it."""
 
+import shutil
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from jiio_lightning.commands.data import main
 from jiio_lightning.data import SETS, ImageFolder
@@ -14,9 +17,12 @@ def root(tmp_path, monkeypatch) -> str:
 
 
 @pytest.fixture
-def source(mini, tmp_path) -> str:
-    files = {f"{i:02}.jpg": mini.picture(i, 64, 64, "JPEG") for i in range(40)}
-    return str(mini.write(tmp_path / "faces.tar", files))
+def source(tmp_path) -> str:
+    (tmp_path / "faces").mkdir()
+    for number in range(40):
+        pixels = np.random.default_rng(number).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "faces" / f"{number:02}.jpg")
+    return shutil.make_archive(str(tmp_path / "faces"), "tar", tmp_path / "faces")
 
 
 def test_prepare_verify_and_list(root, source, capsys):
