@@ -26,7 +26,7 @@ def test_weights_and_biases_offline(jiio, command, monkeypatch):
     monkeypatch.setenv("WANDB_SILENT", "true")
     assert jiio(*command, "--trainer.logger", REPO / "conf/logger/wandb.yaml") == 0
     wandb.finish()
-    (run,) = Path("runs/wandb").glob("offline-run-*")  # one such test: wandb's service keeps the folder of its first run
+    (run,) = Path("runs/tiny/wandb").glob("offline-run-*")  # one such test: wandb's service keeps the folder of its first run
     assert next(run.glob("run-*.wandb")).is_file(), "what `wandb sync` would send"
     media = run / "files" / "media"
     files = [str(path.relative_to(media)) for path in media.rglob("*") if path.is_file()]
@@ -36,7 +36,7 @@ def test_weights_and_biases_offline(jiio, command, monkeypatch):
 
 def test_tensorboard(jiio, command):
     assert jiio(*command, "--trainer.logger", REPO / "conf/logger/tensorboard.yaml") == 0
-    (folder,) = Path("runs/tensorboard").iterdir()
+    (folder,) = Path("runs/tiny/tensorboard").iterdir()
     events = EventAccumulator(str(folder)).Reload()
     assert "images/test" in events.Tags()["images"]
     assert "samples/test/text_summary" in events.Tags()["tensors"]

@@ -18,7 +18,7 @@ from tests.conftest import metrics
 )
 def test_the_same_images(jiio, checkpoint, prepared, options, images):
     assert jiio("test", "--config", "tiny.yaml", "--ckpt_path", checkpoint, *options) == 0
-    (row,) = metrics(Path("runs/tiny/version_0"))
+    (row,) = metrics(Path("runs/tiny"))
     data = Digits(root=str(prepared), train_limit=18)
     wanted = pca_error(data.split_images("train"), data.split_images("test", images), components=4)
     assert float(row["test/pca_error"]) == pytest.approx(wanted, rel=1e-5)

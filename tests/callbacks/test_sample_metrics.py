@@ -16,6 +16,7 @@ from pytorch_lightning import Trainer
 from jiio_lightning.callbacks.gathering import gather_rows
 from jiio_lightning.callbacks.sample_metrics import summary, write_rows
 from jiio_lightning.metrics.intervals import mean_interval, median_interval, share_interval
+from tests.conftest import metrics
 from tests.tasks.test_ddp import run
 
 FIGURES = "--trainer.callbacks=[{class_path: jiio_lightning.callbacks.SampleMetrics}]"
@@ -107,12 +108,10 @@ def test_two_processes_report_what_one_does(jiio, checkpoint):
     assert jiio(*command) == 0
     alone = samples()
     Path("runs/tiny/samples_test.csv").unlink()
-    logged = [path.read_text().splitlines() for path in sorted(Path("runs/tiny").glob("version_*/metrics.csv"))]
     run([sys.executable, "-m", "jiio_lightning", *command, "--trainer.devices", "2", "--trainer.strategy", "ddp"])
     shared = samples()
     assert shared["index"].tolist() == alone["index"].tolist() == list(range(19))
     assert shared["error"] == pytest.approx(alone["error"], rel=1e-9)
-    again = [path.read_text().splitlines() for path in sorted(Path("runs/tiny").glob("version_*/metrics.csv"))]
-    one, two = (dict(zip(*(line.split(",") for line in lines), strict=True)) for lines in (logged[-1], again[-1]))
+    one, two = metrics(Path("runs/tiny"))
     for name in ("test/error", "test/psnr_median", "test/psnr_median_low", "test/error_high"):
         assert float(two[name]) == pytest.approx(float(one[name]), rel=1e-6)

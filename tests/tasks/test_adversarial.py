@@ -249,11 +249,11 @@ def fitted(tmp_path_factory, prepared) -> Path:
 
 
 def test_fit_and_test_write_their_figures(jiio, fitted):
-    (row,) = [row for row in metrics(fitted.parents[1] / "version_0") if row["val/accuracy_jiio"]]
+    (row,) = [row for row in metrics(fitted.parents[1]) if row["val/accuracy_jiio"]]
     assert {"val/accuracy_clean", "val/loss_clean", "val/loss_jiio", "val/unconverged_jiio"} <= set(row)
     Path("small.yaml").write_text(SMALL)
     assert jiio("test", *RUN, "--ckpt_path", fitted, "--model.attacks", '["jiio"]', "--data.test_limit", 12) == 0
-    (row,) = metrics(Path("runs/digits_adversarial/version_0"))
+    (row,) = metrics(Path("runs/digits_adversarial"))
     for name in ("clean", "jiio"):
         accuracy = float(row[f"test/accuracy_{name}"])
         low, high = share_interval(np.arange(12) < round(12 * accuracy))
@@ -266,7 +266,7 @@ def test_fit_and_test_write_their_figures(jiio, fitted):
 def test_a_regime_is_one_line(jiio, regime):
     Path("small.yaml").write_text(SMALL.replace("{max_steps: 24}", "{}"))
     assert jiio("fit", *RUN, "--solver", REPO / f"conf/solver/{regime}.yaml", "--trainer.max_steps", 1) == 0
-    rows = [row for row in metrics(Path("runs/digits_adversarial/version_0")) if row.get("train/trusted")]
+    rows = [row for row in metrics(Path("runs/digits_adversarial")) if row.get("train/trusted")]
     assert [float(row["train/trusted"]) > 0.7 for row in rows] == [True]
 
 

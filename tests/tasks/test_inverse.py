@@ -245,11 +245,7 @@ def test_a_trained_generator_fills_a_hole():
 
 INVERSE = """\
 trainer:
-  default_root_dir: runs/inverse
-  logger: {class_path: pytorch_lightning.loggers.CSVLogger, init_args: {save_dir: runs, name: inverse}}
   callbacks:
-    - class_path: jiio_lightning.callbacks.FinalCheckpoint
-      init_args: {dirpath: runs/inverse/checkpoints, save_last: true, save_on_exception: true, enable_version_counter: false}
     - class_path: jiio_lightning.callbacks.ImageGrid
       init_args: {count: 4, enlarge: 1}
     - class_path: jiio_lightning.callbacks.PredictionWriter
