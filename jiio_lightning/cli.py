@@ -115,7 +115,7 @@ class Parser(LightningArgumentParser):
         """Nothing: jsonargparse prints all options above each error."""
 
     def add_method_arguments(self, theclass: type, themethod: str, *args: Any, **kwargs: Any) -> list[str]:
-        """As in jsonargparse, and a command's argument may be the path of a fragment (--baseline conf/baseline/adam.yaml)."""
+        """As in jsonargparse, and a command's argument may be the path of a fragment (--solvers conf/compare/adam.yaml)."""
         return super().add_method_arguments(theclass, themethod, *args, **{**kwargs, "sub_configs": True})
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:

@@ -41,10 +41,8 @@ def _whole(option: str, value: str) -> str:
 
 
 def _has_class(said: Any) -> bool:
-    """Whether a fragment is an object, or a group of them as ``solver`` is."""
-    return isinstance(said, dict) and (
-        "class_path" in said or any("class_path" in v for v in said.values() if isinstance(v, dict))
-    )
+    """Whether a fragment is an object, or a group of them as ``solver`` and ``solvers`` are."""
+    return isinstance(said, dict) and ("class_path" in said or any(map(_has_class, said.values())))
 
 
 def completed(said: Any) -> Any:

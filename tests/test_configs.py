@@ -31,7 +31,7 @@ def fragments(folder: str) -> list:
 
 def test_every_folder_of_fragments_has_its_test():
     found = {path.parent.name for root in ("conf", "experiments/conf") for path in (REPO / root).rglob("*.yaml")}
-    assert found == {"baseline", "compare", "data", "evaluation", "front", "logger", "model", "solver", "trainer"}
+    assert found == {"compare", "data", "evaluation", "logger", "model", "solver", "trainer"}
 
 
 @pytest.mark.parametrize("path", RUN_FILES, ids=lambda path: path.stem)
@@ -99,39 +99,6 @@ def test_an_evaluation_adds_its_callbacks(built, path):
     names = {type(callback).__name__ for callback in cli.trainer.callbacks}
     assert {"SampleMetrics", "ImageGrid", "FinalCheckpoint"} <= names
     assert path.stem == "sample_metrics" or "FrechetDistance" in names
-
-
-@pytest.mark.parametrize("path", fragments("baseline"))
-def test_a_baseline_fragment(jiio, capsys, path):
-    words = ("compare", "--config", "tiny.yaml", "--ckpt_path", "last", "--baseline", path, "--baseline.max_steps", 5)
-    assert jiio(*words, "--print_config") == 0
-    baseline = yaml.safe_load(capsys.readouterr().out)["baseline"]
-    assert baseline["class_path"].endswith("Nested") and baseline["init_args"]["max_steps"] == 5
-
-
-@pytest.mark.parametrize("path", fragments("compare"))
-def test_variants_of_a_comparison(jiio, capsys, path):
-    words = ("compare", "--config", "tiny.yaml", "--ckpt_path", "last", "--variants", path)
-    assert jiio(*words, "--print_config") == 0
-    variants = yaml.safe_load(capsys.readouterr().out)["variants"]
-    assert len(variants) == 4 and all(variant["class_path"].endswith("Joint") for variant in variants.values())
-
-
-@pytest.mark.parametrize("path", fragments("front"))
-def test_contenders_of_a_front(jiio, capsys, path):
-    words = ("front", "--config", "tiny.yaml", "--ckpt_path", "last", "--solvers", path)
-    assert jiio(*words, "--print_config") == 0
-    contenders, said = yaml.safe_load(capsys.readouterr().out)["solvers"], yaml.safe_load(path.read_text())
-    assert {"paper", "nested", "started", "joint"} == {contender["family"] for contender in contenders.values()}
-    for name, contender in contenders.items():
-        settings = contender["solver"]["init_args"]
-        assert contender["budgets"] == said[name]["budgets"] and "max_steps" not in said[name]["solver"]["init_args"]
-        if contender["family"] == "paper":
-            solves = (settings[name]["init_args"]["max_steps"] for name in ("forward", "backward"))
-            assert (*solves, settings["warm"]) == (18, 20, False), "Table 9"
-        elif contender["family"] in ("nested", "started"):
-            assert settings["warm"], "a cold one is the paper's"
-        assert contender["start"] == ("plain" if contender["family"] == "joint" and not name.startswith("our start") else None)
 
 
 @pytest.mark.parametrize("path", fragments("data"))
