@@ -86,7 +86,7 @@ class Parser(LightningArgumentParser):
         """Nothing: jsonargparse prints all options above each error."""
 
     def add_method_arguments(self, theclass: type, themethod: str, *args: Any, **kwargs: Any) -> list[str]:
-        """As in jsonargparse, and a command's argument may be the path of a fragment (--baseline conf/baseline/adam.yaml)."""
+        """As in jsonargparse, and a command's argument may be the path of a fragment (--solvers conf/compare/adam.yaml)."""
         return super().add_method_arguments(theclass, themethod, *args, **{**kwargs, "sub_configs": True})
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
@@ -225,10 +225,8 @@ def _whole(option: str, value: str) -> str:
 
 
 def _has_class(said: Any) -> bool:
-    """Whether a fragment is an object, or a group of them as ``solver`` is."""
-    return isinstance(said, dict) and (
-        "class_path" in said or any("class_path" in v for v in said.values() if isinstance(v, dict))
-    )
+    """Whether a fragment is an object, or a group of them as ``solver`` and ``solvers`` are."""
+    return isinstance(said, dict) and ("class_path" in said or any(map(_has_class, said.values())))
 
 
 def completed(said: Any) -> Any:

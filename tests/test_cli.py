@@ -112,34 +112,6 @@ def test_predictions_are_those_of_the_test(jiio, checkpoint):
     assert float(metrics(Path("runs/tiny"))[0]["test/error"]) == pytest.approx(error, rel=1e-5)
 
 
-def test_compare(jiio, checkpoint, capsys):
-    words = ("--budgets", "[2,4]", "--sizes", "[0.1,0.3]", "--samples", 4, "--repeats", 1)
-    baseline = ("--baseline", REPO / "conf/baseline/adam.yaml", "--baseline.max_steps", 4)
-    assert jiio("compare", "--config", "tiny.yaml", "--ckpt_path", checkpoint, *words, *baseline) == 0
-    shown = capsys.readouterr().out
-    record = json.loads(Path("runs/tiny/compare/comparison.json").read_text())
-    assert [point["steps"] for point in record["joint"]["points"]] == [2, 4]
-    assert [[point["steps"] for point in curve["points"]] for curve in record["nested"]] == [[1, 2, 3, 4]] * 2
-    assert record["samples"] == 4 and len(record["residuals"]["z"]) == 4
-    assert set(record["provenance"]) == {"command", "commit", "versions", "hardware"}
-    assert record["provenance"]["command"].startswith("jiio compare --config tiny.yaml --ckpt_path")
-    assert f"x {record['speedup']:.1f} at the lowest cost" in shown.replace("\n", " ")
-    assert "SelfScaled(size=1.0" in record["joint"]["solver"] and "max_steps=18" in record["nested"][0]["solver"]
-    for name in ("cost_over_time.png", "residuals.png"):
-        assert np.asarray(Image.open(f"runs/tiny/compare/{name}").convert("L")).std() > 10, f"{name} is empty"
-
-
-def test_compare_wants_a_joint_solver(jiio, checkpoint, capsys):
-    nested = ("--solver", REPO / "conf/solver/nested.yaml")
-    assert jiio("compare", "--config", "tiny.yaml", "--ckpt_path", checkpoint, *nested) == 1
-    assert error(capsys) == "compare needs solver.test to be a Joint solver, it is Nested"
-
-
-def test_compare_wants_enough_samples(jiio, checkpoint, capsys):
-    assert jiio("compare", "--config", "tiny.yaml", "--ckpt_path", checkpoint) == 1
-    assert "have 0 groups of 64 samples, 1 are wanted: set data.eval_batch_size" in error(capsys)
-
-
 def test_tensorboard_takes_the_pictures(jiio):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -101,22 +101,6 @@ def test_an_evaluation_adds_its_callbacks(built, path):
     assert path.stem == "sample_metrics" or "FrechetDistance" in names
 
 
-@pytest.mark.parametrize("path", fragments("compare"))
-def test_contenders_of_a_comparison(jiio, capsys, path):
-    words = ("compare", "--config", "tiny.yaml", "--ckpt_path", "last", "--solvers", path)
-    assert jiio(*words, "--print_config") == 0
-    contenders, said = yaml.safe_load(capsys.readouterr().out)["solvers"], yaml.safe_load(path.read_text())
-    assert contenders.keys() == said.keys()
-    for name, contender in contenders.items():
-        settings = contender["solver"]["init_args"]
-        assert contender["budgets"] == said[name]["budgets"] and "max_steps" not in said[name]["solver"]["init_args"]
-        if contender["family"] == "paper" and "experiments" not in path.parts:
-            solves = (settings[name]["init_args"]["max_steps"] for name in ("forward", "backward"))
-            assert (*solves, settings["warm"]) == (18, 20, False), "Table 9"
-        elif contender["family"] != "joint":
-            assert settings["warm"], "a cold one is the paper's"
-
-
 @pytest.mark.parametrize("path", fragments("data"))
 def test_other_data_for_a_run_file(jiio, capsys, path):
     assert jiio("fit", "--config", REPO / "tasks/celeba.yaml", "--data", path, "--print_config") == 0

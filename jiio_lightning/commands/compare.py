@@ -67,7 +67,7 @@ def compare(
     found = groups(datamodule, samples, skip + batches, model)[skip:]
     with torch.no_grad(), cached_weights(model):
         trial = Trial(model, found[0], {})
-        homeless = [name for name, one in contenders.items() if trial.start(one) == "learned" and not model.has_learned_start]
+        homeless = [name for name, one in contenders.items() if trial.start(one) not in trial.starts]
         if homeless:
             raise ValueError(
                 f"{homeless[0]} begins at the learned start: run `jiio learn_start` on the checkpoint, or leave it out"

@@ -66,10 +66,11 @@ def first(datamodule: LightningDataModule, n: int | None, model: JIIOTask) -> li
 
 @torch.no_grad()
 def starts(model: JIIOTask, batch: Any) -> dict[Start, Callable[[], Augmented]]:
-    """What makes the start of a batch's solve, for each place where there is one."""
+    """What makes the start of a batch's solve, for each place where it can begin."""
     training = model.start(batch)
-    return {
+    found: dict[Start, Callable[[], Augmented]] = {
         "zero": partial(Augmented.start, training.x, training.hidden),
         "training": partial(model.start, batch),
-        "learned": partial(model.at_learned_start, batch),
     }
+    fitted = model.learned_start is not None and model.learned_start.fitted
+    return found | ({"learned": partial(model.at_learned_start, batch)} if fitted else {})

@@ -108,7 +108,7 @@ def test_a_learned_start_is_wanted_before_any_work(jiio, checkpoint, capsys):
     assert "learned_3_adam begins at the learned start: run `jiio learn_start`" in error(capsys)
 
 
-@pytest.mark.parametrize("path", sorted(REPO.glob("conf/compare/*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(REPO.glob("**/conf/compare/*.yaml")), ids=lambda path: path.stem)
 def test_contenders_in_files(jiio, capsys, path):
     """Each parses; the paper's are cold with the budgets of Table 9, and stronger ones are warm."""
     words = ("compare", "--config", "tiny.yaml", "--ckpt_path", "last", "--solvers", path, "--print_config")
@@ -121,9 +121,22 @@ def test_contenders_in_files(jiio, capsys, path):
             solves = (settings[name]["init_args"]["max_steps"] for name in ("forward", "backward"))
             assert (*solves, settings["warm"], contender["start"]) == (18, 20, False, None)
         elif contender["family"] in ("nested", "learned"):
-            assert settings["warm"], "a cold one is the paper's"
+            assert settings["warm"] or path.stem == "smoke", "a cold one is the paper's"
         else:
-            assert contender["start"] == (None if name.startswith("learned") or path.stem == "accelerations" else "training")
+            usual = name.startswith("learned") or path.stem in ("accelerations", "smoke")
+            assert contender["start"] == (None if usual else "training")
+
+
+def test_later_words_change_a_contender(jiio, capsys):
+    words = ("--solvers", DIGITS, "--solvers.warm_3_adam.budgets", "[7]", "--print_config")
+    assert jiio("compare", "--config", "tiny.yaml", "--ckpt_path", "last", *words) == 0
+    found = yaml.safe_load(capsys.readouterr().out)["solvers"]
+    assert {name: one["budgets"] for name, one in found.items()} == {
+        "adam_0.1": [2],
+        "warm_3_adam": [7],
+        "learned_3_adam": [2],
+        "anderson_1": [2, 12],
+    }
 
 
 def test_the_help_shows_every_option(jiio, capsys):

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import yaml
-from jiio_lightning.commands.contenders import DEFAULT
-from jiio_lightning.commands.learn_start import Learned
 
 from experiments.job import json_metrics
 from experiments.plan import Budget, Choice, Run
 from experiments.record import is_fragment
 from experiments.tables import FOLDER, TABLES, load
 from jiio_lightning.commands.comparison import Comparison, Curve, Point
+from jiio_lightning.commands.contenders import DEFAULT
+from jiio_lightning.commands.learn_start import Learned
 
 ROOT = Path(__file__).parents[2]
 EVERY = [pytest.param(name, budget, id=f"{name}-{budget}") for name in TABLES for budget in Budget]
@@ -134,7 +135,7 @@ def recorded(run: Run, folder: Path) -> set[str]:
     """The metrics that a comparison or a learned start would record."""
     settings = dict(zip(run.overrides[::2], run.overrides[1::2], strict=True))
     if run.command == "learn_start":
-        record = Learned(folder / "last.ckpt", samples=1, held_out=1, plain=2.0, learned=1.0, seconds=3.0).record()
+        record = asdict(Learned("last.ckpt", samples=1, held_out=1, training=2.0, learned=1.0, seconds=3.0))
     else:
         solvers = yaml.safe_load((ROOT / settings["--solvers"]).read_text())
         default = {DEFAULT: {"family": "joint", "budgets": yaml.safe_load(settings["--budgets"])}}
