@@ -85,7 +85,12 @@ def main(args: list[str] | None = None) -> int:
     parser = ArgumentParser(prog="python -m experiments", description=__doc__)
     parser.add_function_arguments(reproduce, skip={"show"}, as_positional=True, as_group=False)
     parser.add_argument("--show", action="store_true", help="print the command of each run, and run nothing")
-    return reproduce(**vars(parser.parse_args(given)))
+    options = parser.parse_args(given)
+    try:
+        return reproduce(**vars(options))
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from here", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -187,7 +187,7 @@ class Report:
                 row = result.cell.row
                 reasons[result.missing].append(row if _group(row) in there else _group(row))
         for reason, rows in reasons.items():
-            yield from (f"Missing ({reason}): {'; '.join(dict.fromkeys(rows))}.", "")
+            yield from (f"Missing: {'; '.join(dict.fromkeys(rows))}. Why: {reason}.", "")
         if rankings := self.rankings():
             yield from ("Orders of the converged cells, > where intervals separate and ~ where they do not:", "")
             yield from (*(f"- {line}" for line in rankings), "")

@@ -90,7 +90,7 @@ class Runner:
             what = str(error)
         if not (self.folder(run) / RECORD).is_file():
             log = self.folder(run) / LOG
-            self.failures[run.name] = f"{what}: {_last_line(log, 300)} (see {log})"
+            self.failures[run.name] = f"{what}: {_last_line(log, 300)} (see {self._shown(log)})"
 
     def folder(self, run: Run) -> Path:
         """Where a run lives."""

@@ -37,7 +37,7 @@ def test_missing_is_missing_and_never_zero(runner, finish, tmp_path):
     path = Report.of(TABLE, runner).write(tmp_path / "results")
     text = path.read_text()
     assert "| A | 10.00 [9.00, 11.00] | 1 |" in text and "| B | missing | 2 |" in text and "| C | missing | 3 |" in text
-    assert "Missing (out of memory): B." in text and "Missing (not run yet): C; D." in text
+    assert "Missing: B. Why: out of memory." in text and "Missing: C; D. Why: not run yet." in text
     assert "| D |" not in text, "a row without our value and without the paper's is empty"
     cells = {cell["row"]: cell for cell in json.loads(path.with_suffix(".json").read_text())["cells"]}
     assert cells["B"]["value"] is None and cells["B"]["missing"] == "out of memory" and cells["B"]["runs"] == []
@@ -48,7 +48,7 @@ def test_columns_are_there_only_where_they_hold_something(runner, finish, tmp_pa
     fill(finish, D, 10.0, 1.0)
     other = replace(D, column="never", runs=())
     text = Report.of(replace(TABLE, cells=(D, other)), runner).write(tmp_path / "results").read_text()
-    assert "|  | FID |\n|---|---|\n| D | 10.00 [9.00, 11.00] |\n" in text and "Missing (not part of this budget): D." in text
+    assert "|  | FID |\n|---|---|\n| D | 10.00 [9.00, 11.00] |\n" in text and "Missing: D. Why: not part of this budget." in text
 
 
 def test_a_run_stands_once_in_the_json_file(runner, finish, tmp_path):
