@@ -1,4 +1,4 @@
-"""What a table is: cells, each the figure of a run; a run is one command with a run file, overrides and perhaps weights."""
+"""What a table is: cells, each a metric of a run; a run is one command with a run file, overrides and perhaps weights."""
 
 from __future__ import annotations
 
@@ -23,125 +23,80 @@ class Budget(StrEnum):
 
 @dataclass(frozen=True)
 class File:
-    """A file that one run has made and another reads.
+    """A file that one run has made and another reads."""
 
-    Args:
-        place: where the reader expects it, below its own folder.
-        run: that makes it.
-        pattern: of its name below that run's folder; the newest counts.
-    """
-
-    place: str
-    run: Run
-    pattern: str
+    place: str  # where the reader expects it, below its working directory
+    run: Run  # that makes it
+    path: str  # below that run's folder
 
 
 @dataclass(frozen=True)
 class Run:
-    """One command: ``jiio COMMAND --config CONFIG OVERRIDES [--ckpt_path WEIGHTS]``.
+    """One command: ``jiio COMMAND --config CONFIG OVERRIDES [--ckpt_path WEIGHTS]``."""
 
-    Args:
-        name: its folder below the budget's, and its name in the report.
-        command: of ``jiio``.
-        config: run file, relative to the project's root.
-        overrides: further arguments; one that is the path of a YAML file below the project's root is a fragment.
-        weights: the fit, or the learned start, whose last checkpoint (``last.ckpt``) it evaluates.
-        files: of other runs that it reads.
-        curve: validation figure of a fit that says whether it still improves; lower is better.
-        timed: whether it measures times, and so runs alone; a comparison always does, and a front.
-    """
-
-    name: str
-    command: Literal["fit", "learn_start", "test", "compare", "front", "sample", "attack"]
-    config: str
+    name: str  # its folder below the budget's, and its name in the report
+    command: Literal["fit", "learn_start", "test", "compare", "sample", "attack"]
+    config: str  # run file, relative to the project's root as are the fragments among the overrides
     overrides: tuple[str, ...] = ()
-    weights: Run | Choice | None = None
-    files: tuple[File, ...] = ()
-    curve: str = "val/error"
-    timed: bool = False
+    weights: Run | Choice | None = None  # the fit, or the learned start, whose checkpoint it reads
+    files: tuple[File, ...] = ()  # of other runs that it reads
+    curve: str = "val/error"  # validation metric of a fit that says whether it still improves; lower is better
+    timed: bool = False  # whether it measures times, and so runs alone; a comparison always does
 
     @property
     def alone(self) -> bool:
         """Whether nothing else may run beside it."""
-        return self.timed or self.command in ("compare", "front")
+        return self.timed or self.command == "compare"
+
+    @property
+    def program(self) -> str:
+        """What executes it: the laboratory's command line where its settings name something of the laboratory's."""
+        return "python -m experiments" if any("experiments" in text for text in (self.config, *self.overrides)) else "jiio"
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The best of several fits, by a figure that none of them was trained or tested on.
+    """The best of several fits, by a metric that none of them was trained or tested on."""
 
-    Args:
-        runs: one for each value that is tried.
-        metric: validation figure at the end of a fit.
-        better: which end of it is.
-    """
-
-    runs: tuple[Run, ...]
-    metric: str
+    runs: tuple[Run, ...]  # one for each value that is tried
+    metric: str  # of validation, at the end of a fit
     better: Literal["low", "high"] = "low"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One figure of a table.
-
-    Args:
-        row, column: where it stands.
-        runs: one for each seed; the value is their mean, the spread their standard deviation. None: not part of the budget.
-        metric: key of the value in a run's record; ``METRIC_low`` and ``METRIC_high`` are its 95 % interval, if there.
-        paper: the paper's value.
-        over: key of a second value, by which the first is divided.
-        scale: factor on our value, such as 1000 for milliseconds.
-        digits: after the decimal point.
-        trained: whether it says how good a net is, and so means little before training has converged.
-    """
+    """One value of a table."""
 
     row: str
     column: str
-    runs: tuple[Run, ...]
-    metric: str
+    runs: tuple[Run, ...]  # one for each seed; the value is their mean. None: not part of the budget
+    metric: str  # key of the value in a run's record; METRIC_low and METRIC_high are its 95 % interval, if there
     paper: float | None = None
-    scale: float = 1.0
-    digits: int = 2
-    trained: bool = True
-    over: str | None = None
+    scale: float = 1.0  # on our value, such as 1000 for milliseconds
+    digits: int = 2  # after the decimal point
+    trained: bool = True  # whether it says how good a net is, and so means little before training has converged
+    over: str | None = None  # key of a second value, by which the first is divided
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An image file that a run has made.
-
-    Args:
-        run: which.
-        file: pattern below the run's folder.
-        caption: what it shows.
-    """
+    """An image file that a run has made."""
 
     run: Run
-    file: str
+    file: str  # pattern below the run's folder
     caption: str
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table or a figure of the paper.
+    """A table or a figure of the paper."""
 
-    Args:
-        name: ``table1``, ``fig4``.
-        title: what it shows, with its place in the paper.
-        setting: data, nets and steps of this budget, in a sentence or two.
-        caveat: what cannot be compared with the paper's figures, and why.
-        cells: its figures.
-        better: which end is, for each column; a column that is missing is not ranked.
-        pictures: its images.
-    """
-
-    name: str
-    title: str
-    setting: str
-    caveat: str
+    name: str  # table1, fig4
+    title: str  # what it shows, with its place in the paper
+    setting: str  # data, nets and steps of this budget, in a sentence or two
+    caveat: str  # what cannot be compared with the paper's values, and why
     cells: tuple[Cell, ...] = ()
-    better: tuple[tuple[str, Literal["low", "high"]], ...] = ()
+    better: tuple[tuple[str, Literal["low", "high"]], ...] = ()  # which end is, by column; others are not ranked
     pictures: tuple[Picture, ...] = ()
 
     def runs(self) -> list[Run]:
@@ -162,7 +117,7 @@ def needs(run: Run) -> tuple[Run, ...]:
 
 
 def trials(weights: Run | Choice | None) -> tuple[Run, ...]:
-    """The fits behind some weights."""
+    """The runs behind some weights."""
     if weights is None:
         return ()
     return weights.runs if isinstance(weights, Choice) else (weights,)
