@@ -66,7 +66,7 @@ class Attack(ABC):
         best: Attacked | None = None
         for restart in range(self.restarts):
             delta = self.perturb(target, restart).detach()
-            target.threat.check(target.pixels, delta)
+            target.threat.check(target.pixels, delta)  # an attack may be anybody's
             found = Attacked(delta, target.judge(delta))
             best = found if best is None else best.or_stronger(found)
         assert best is not None  # restarts >= 1

@@ -112,7 +112,7 @@ class AdversarialTraining(JIIOTask):
         """delta = 0, or random; z = 0, or the equilibrium there; mu = 0."""
         self._check_step(self.injected.budget(self))
         target = self.target(batch)
-        random = self.random_start and self.training
+        random = self.random_start and self.training  # a test is to be repeatable, and its attacks have restarts of their own
         return target.start(target.random(self.global_step) if random else target.zero(), self.warm)
 
     def at_learned_start(self, batch) -> Augmented:  # noqa: ANN001

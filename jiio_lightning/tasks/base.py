@@ -119,9 +119,9 @@ class JIIOTask(Regularised, ABC):
         """A scalar whose gradient is that of the outer loss (Sec. 3.4) plus the Jacobian penalty's; its value means nothing."""
         problem = self.problem(batch)
         watch = self.regularizer.watch(self.global_step, batch.index, self.injected.budget(self).max_steps)
-        with cached_weights(self):
+        with cached_weights(self):  # one block: surrogate and penalty train the very weights that the solve has used
             solution = self.inner(problem, self.start(batch), watch.observers)
-            self.injected.check(solution)
+            self.injected.check(solution)  # before a gradient: a NaN in it would spoil all weights
             surrogate = self.outer_gradient(batch, problem, solution)
             penalty = watch.penalty(problem, solution)
         self._log_step(batch, problem, solution, surrogate, penalty)
@@ -193,6 +193,7 @@ class JIIOTask(Regularised, ABC):
         Raises:
             ValueError: if a tensor is missing, of another shape, or unknown.
         """
+        # one checkpoint serves several tasks: Generation takes an autoencoder's, Inverse a generator's
         ignored = (ENCODER,) if self.learned_start is not None else (ENCODER, LEARNED)
         state_dict = {name: tensor for name, tensor in state_dict.items() if not name.startswith(ignored)}
         if strict:
@@ -234,6 +235,7 @@ class JIIOTask(Regularised, ABC):
     def _log(self, stage: str, metrics: dict[str, Tensor], samples: int) -> None:
         for name, value in metrics.items():
             shown = name in ("cost", "feasible", "error")
+            # no synchronisation in training: it would cost a barrier for each metric and step
             self.log(f"{stage}/{name}", value, prog_bar=shown, batch_size=samples, sync_dist=stage != "train")
 
 

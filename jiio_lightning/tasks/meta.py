@@ -123,7 +123,7 @@ class MetaLearning(JIIOTask):
     @torch.no_grad()
     def follow(self, batch, x: Tensor) -> tuple[Augmented, Tensor]:  # noqa: ANN001
         """The equilibria of the query images at x* ``(T, d)``, with mu = 0, and their relative residual ``(T,)``."""
-        f = packed(self.net, batch.query)
+        f = packed(self.net, batch.query)  # without a graph; outer_gradient makes the one that is trained
         start = Augmented.start(x, batch.query_label.shape[1] * self.net.hidden)
         solution = self.queries(lambda z: f(z, x), start.z)
         return replace(start, z=solution.value), solution.residual
