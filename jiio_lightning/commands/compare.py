@@ -67,10 +67,10 @@ def compare(
     found = groups(datamodule, samples, skip + batches, model)[skip:]
     with torch.no_grad(), cached_weights(model):
         trial = Trial(model, found[0], {})
-        homeless = [name for name, one in contenders.items() if trial.start(one) not in trial.starts]
-        if homeless:
+        wanting = [name for name, one in contenders.items() if trial.start(one) not in trial.starts]
+        if wanting:
             raise ValueError(
-                f"{homeless[0]} begins at the learned start: run `jiio learn_start` on the checkpoint, or leave it out"
+                f"{wanting[0]} begins at the learned start: run `jiio learn_start` on the checkpoint, or leave it out"
             )
         measured = [measure(model, batch, contenders, repeats) for batch in found]
         peaks = {name: trial.peak_mib(one) for name, one in tqdm(contenders.items(), desc="memory", unit="contender")}

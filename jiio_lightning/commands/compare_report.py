@@ -55,10 +55,10 @@ def table(comparison: Comparison) -> Table:
     best = {id(point) for _, point in comparison.pareto}
     reached = {id(outcome.reached["baseline"]) for outcome in comparison.outcomes.values()}
     shares = [name for name in SHARES if name in comparison.default.sound[0].metrics]
-    rivals = next(filter(None, map(comparison.baselines, BASELINES)), [])
+    baselines = next(filter(None, map(comparison.baselines, BASELINES)), [])
     shown = Table(title=f"{_samples(comparison)}, medians of {comparison.repeats} interleaved rounds")
     shown.add_column("contender", no_wrap=True)
-    for column in ("steps", "cost", *shares, *COLUMNS, *(["baseline s", "times faster"] if rivals else [])):
+    for column in ("steps", "cost", *shares, *COLUMNS, *(["baseline s", "times faster"] if baselines else [])):
         shown.add_column(column, justify="right", no_wrap=True)
     for curve in comparison.curves:
         for budget, point in curve.points.items():
@@ -67,7 +67,7 @@ def table(comparison: Comparison) -> Table:
                 cost = f"{point.cost / comparison.pixels:.4g}" if point.sound else "infeasible"
                 given = [f"{point.metrics.get(share, math.nan):.4f}" for share in shares]
                 measured = [value(curve, point) for value in COLUMNS.values()]
-                shown.add_row(name, str(point.steps), cost, *given, *measured, *_needed(curve, point, rivals))
+                shown.add_row(name, str(point.steps), cost, *given, *measured, *_needed(curve, point, baselines))
         shown.add_section()
     if comparison.reference is not None:
         shown.add_row("PCA, same latent", "", f"{comparison.reference:.4g}")
@@ -79,11 +79,11 @@ def _samples(comparison: Comparison) -> str:
     return f"{comparison.samples * comparison.batches} held-out samples"
 
 
-def _needed(curve: Curve, point: Point, rivals: list[Curve]) -> list[str]:
+def _needed(curve: Curve, point: Point, baselines: list[Curve]) -> list[str]:
     """The time that the fastest baseline needs for the cost of a joint point, and the ratio."""
-    if curve.family != "joint" or not point.sound or not rivals:
+    if curve.family != "joint" or not point.sound or not baselines:
         return []
-    reached = first(rivals, point.cost)
+    reached = first(baselines, point.cost)
     return ["never", ""] if reached is None else [f"{reached[0].seconds:.3g}", f"x {reached[0].seconds / point.seconds:.1f}"]
 
 

@@ -51,8 +51,8 @@ class Point:
 
     def record(self) -> dict[str, Any]:
         """Plain data, the task's metrics beside the cost."""
-        plain = asdict(self)
-        return plain | plain.pop("metrics")
+        fields = asdict(self)
+        return fields | fields.pop("metrics")
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,8 @@ class Curve:
 
     def record(self) -> dict[str, Any]:
         """Plain data."""
-        plain = {name: value for name, value in vars(self).items() if name != "points"}
-        return plain | {"at": {str(budget): point.record() for budget, point in self.points.items()}}
+        settings = {name: value for name, value in vars(self).items() if name != "points"}
+        return settings | {"at": {str(budget): point.record() for budget, point in self.points.items()}}
 
 
 @dataclass(frozen=True)
@@ -199,8 +199,8 @@ class Comparison:
 
     def record(self) -> dict[str, Any]:
         """Plain data for a JSON file."""
-        plain = {name: value for name, value in vars(self).items() if name != "curves"}
-        return plain | {
+        settings = {name: value for name, value in vars(self).items() if name != "curves"}
+        return settings | {
             "memory": self.memory,
             "against": {which: outcome.record() for which, outcome in self.outcomes.items()},
             "pareto": [{"contender": curve.name, **point.record()} for curve, point in self.pareto],

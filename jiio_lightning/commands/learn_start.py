@@ -52,8 +52,10 @@ def learn_start(
     held_out: PositiveInt = 64,
     out: str | None = None,
 ) -> Learned:
-    """Learn where the solves of a trained net start, from training samples solved by the run file's solver.test, and write its
-    checkpoint again with the start in it. A solver with ``learned_start`` (conf/solver/*_started.yaml) begins there.
+    """Learn where the solves of a trained net start, and write its checkpoint again with the start in it.
+
+    It is learned from training samples that the run file's solver.test solves. A solver with ``learned_start``
+    (conf/solver/*_started.yaml) begins there.
 
     Args:
         trainer: of the run file.
