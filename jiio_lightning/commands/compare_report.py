@@ -24,7 +24,7 @@ A_POINT = 0.01 + 1e-6
 """A percentage point, up to the rounding of means in float32."""
 COLUMNS: dict[str, Callable[[Curve, Point], str]] = {
     "seconds": lambda curve, at: f"{at.seconds:.3g}",
-    "spread": lambda curve, at: f"{(at.seconds_high - at.seconds_low) / at.seconds:.0%}",
+    "spread": lambda curve, at: f"{(at.seconds_slowest - at.seconds_fastest) / at.seconds:.0%}",
     "f": lambda curve, at: str(at.evaluations),
     "back": lambda curve, at: str(at.backwards),
     "MiB": lambda curve, at: f"{curve.peak_mib:.0f}",

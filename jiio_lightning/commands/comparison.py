@@ -20,7 +20,7 @@ class Point:
     Args:
         steps: in x that it took.
         seconds: of wall-clock time for the whole batch, the start included; the median over the rounds.
-        seconds_low, seconds_high: of the fastest and of the slowest round.
+        seconds_fastest, seconds_slowest: of the fastest and of the slowest round.
         cost: mean feasible cost of a sample: the inner loss at z re-solved at the returned x.
         metrics: means of the task's metrics there, such as the accuracy that an attack leaves.
         resolve_residual: largest relative residual of the re-solved z.
@@ -33,8 +33,8 @@ class Point:
 
     steps: int
     seconds: float
-    seconds_low: float
-    seconds_high: float
+    seconds_fastest: float
+    seconds_slowest: float
     cost: float
     metrics: dict[str, float]
     resolve_residual: float

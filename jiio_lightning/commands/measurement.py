@@ -195,7 +195,7 @@ def _mean(values: Sequence[Any]) -> Any:
 
 
 def _point(judged: Mapping[str, Any], seconds: Sequence[float]) -> Point:
-    return Point(seconds=statistics.median(seconds), seconds_low=min(seconds), seconds_high=max(seconds), **judged)
+    return Point(seconds=statistics.median(seconds), seconds_fastest=min(seconds), seconds_slowest=max(seconds), **judged)
 
 
 def _synchronise(tensor: Tensor) -> None:

@@ -23,8 +23,8 @@ def point(
     return Point(
         steps=steps,
         seconds=seconds,
-        seconds_low=0.9 * seconds,
-        seconds_high=1.1 * seconds,
+        seconds_fastest=0.9 * seconds,
+        seconds_slowest=1.1 * seconds,
         cost=cost,
         metrics=metrics,
         resolve_residual=residual,

@@ -146,7 +146,7 @@ def test_a_point_is_of_the_returned_iterate():
     whole = (rows.z.square() + rows.mu.square() + rows.x.square()).sum(dim=1).sqrt()
     assert at.kkt == pytest.approx(float(whole.median()), rel=1e-3)
     assert at.residuals["z"] == pytest.approx(float(((v.x - 0.5 * v.z) / (0.5 * v.z + v.x)).abs().median()), rel=1e-3)
-    assert at.seconds_low <= at.seconds <= at.seconds_high and at.finite == 1.0
+    assert at.seconds_fastest <= at.seconds <= at.seconds_slowest and at.finite == 1.0
 
 
 def test_a_solver_is_charged_for_its_start():

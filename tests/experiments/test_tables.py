@@ -152,7 +152,7 @@ def curve(name: str, family: str, budgets: list[int]) -> Curve:
 
 def point(steps: int) -> Point:
     metrics = {"loss": 1.0, "accuracy": 0.5, "support_accuracy": 1.0}
-    times = {"seconds": 1.0, "seconds_low": 1.0, "seconds_high": 1.0}
+    times = {"seconds": 1.0, "seconds_fastest": 1.0, "seconds_slowest": 1.0}
     counts = {"finite": 1.0, "evaluations": 1, "backwards": 1}
     residuals = {"z": 0.1, "mu": 0.1, "x": 0.1}
     return Point(steps=steps, cost=1.0, metrics=metrics, resolve_residual=0.0, residuals=residuals, kkt=0.1, **times, **counts)
