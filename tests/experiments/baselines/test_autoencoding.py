@@ -23,6 +23,7 @@ from jiio_lightning.core.operators import PixelMask
 from jiio_lightning.core.solvers import Anderson, FixedPoint
 from jiio_lightning.data import ImageBatch
 from jiio_lightning.models import LatentGenerator
+from jiio_lightning.randomness import Stream, sample_generators
 from jiio_lightning.tasks import Generation
 from tests.conftest import metrics
 
@@ -104,6 +105,10 @@ def test_evaluation_decodes_the_mean_at_tight_equilibria():
 def test_a_training_step_of_a_vae_is_a_function_of_its_step():
     model, given = conv(True, latent_regularizer=Variational(1.0)).eval(), batch()
     first = model.training_step(given, 0).item()
+    code = model.encoder(given.image, None)
+    x = model.latent_regularizer.latent(code, sample_generators(0, 0, given.index, Stream.LATENT))
+    wanted = (model.net.decoder(x) - given.image).square().mean() + model.latent_regularizer.cost(code).mean() / 64
+    assert first == pytest.approx(wanted.item(), rel=1e-5) and model.normal_latents and not conv().normal_latents
     torch.manual_seed(7)
     assert model.training_step(given, 0).item() == first
     type(model).global_step, before = property(lambda self: 1), type(model).global_step
@@ -178,6 +183,7 @@ def test_a_generator_takes_an_autoencoders_weights_and_leaves_the_encoder():
         generator.load_state_dict(model.state_dict() | {"unknown": torch.zeros(1)})
     with pytest.raises(ValueError, match="tensors differ, such as encoder"):
         model.load_state_dict(generator.state_dict())
+    model.load_state_dict(model.state_dict() | {"learned_start.weight": torch.zeros(1)})
 
 
 AUTOENCODER = """\

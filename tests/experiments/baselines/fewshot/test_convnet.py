@@ -13,7 +13,8 @@ from experiments.baselines import Conv4
 )
 def test_shapes(side, strided, features):
     image = torch.rand(3, 1, side, side)
-    assert Conv4((1, side, side), strided=strided)(image).shape == (3, 5)
+    net = Conv4((1, side, side), strided=strided)
+    assert net(image).shape == (3, 5) and net.layers[0](image).min() == 0
     assert Conv4((1, side, side), None, strided=strided)(image).shape == (3, features)
 
 

@@ -50,9 +50,10 @@ def test_a_method_learns_and_its_checkpoint_is_it(method, tmp_path):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_evaluation_returns_the_metrics_of_each_task(method, monkeypatch):
-    module, batch = METHODS[method]().double().eval(), episodes()
-    monkeypatch.setattr(module, "log", lambda *args, **options: None)
+    module, batch, logged = METHODS[method]().double().eval(), episodes(), {}
+    monkeypatch.setattr(module, "log", lambda name, value, **options: logged.update({name: value}))
     metrics = module.test_step(batch, 0)
+    assert logged == {f"test/{name}": metrics[name].mean() for name in ("accuracy", "loss")}
     logits = module.predict_step(batch, 0)["logits"]
     right = [
         sum(int(row.argmax() == n) for row, n in zip(*pair, strict=True)) for pair in zip(logits, batch.query_label, strict=True)

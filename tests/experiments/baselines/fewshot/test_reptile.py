@@ -32,7 +32,9 @@ def test_the_step_is_that_of_a_loop():
         label = torch.arange(3).repeat(2)
         ends.append(learned(task, [(drawings[:, at].transpose(0, 1).flatten(0, 1), label) for at in ([0, 1], [2, 3])]))
     theta = task.theta.detach()
-    torch.testing.assert_close(-gradient(task, batch), (torch.stack(ends) - theta).mean(dim=0), rtol=1e-6, atol=1e-10)
+    moves = torch.stack(ends) - theta
+    torch.testing.assert_close(-gradient(task, batch), moves.mean(dim=0), rtol=1e-6, atol=1e-10)
+    torch.testing.assert_close(task.outer(batch)[1]["distance"], moves.norm(dim=1), rtol=1e-6, atol=1e-10)
 
 
 def test_the_optimiser_moves_by_epsilon_and_comes_to_rest():
