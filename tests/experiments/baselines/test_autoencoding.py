@@ -23,7 +23,7 @@ from jiio_lightning.core.operators import PixelMask
 from jiio_lightning.core.solvers import Anderson, FixedPoint
 from jiio_lightning.data import ImageBatch
 from jiio_lightning.models import LatentGenerator
-from jiio_lightning.randomness import Stream, sample_generators
+from jiio_lightning.randomness import SampleStream, sample_generators
 from jiio_lightning.tasks import Generation
 from tests.conftest import metrics
 
@@ -106,7 +106,7 @@ def test_a_training_step_of_a_vae_is_a_function_of_its_step():
     model, given = conv(True, latent_regularizer=Variational(1.0)).eval(), batch()
     first = model.training_step(given, 0).item()
     code = model.encoder(given.image, None)
-    x = model.latent_regularizer.latent(code, sample_generators(0, 0, given.index, Stream.LATENT))
+    x = model.latent_regularizer.latent(code, sample_generators(0, 0, given.index, SampleStream.LATENT))
     wanted = (model.net.decoder(x) - given.image).square().mean() + model.latent_regularizer.cost(code).mean() / 64
     assert first == pytest.approx(wanted.item(), rel=1e-5) and model.normal_latents and not conv().normal_latents
     torch.manual_seed(7)
