@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from experiments.baselines import Reptile
+from experiments.baselines.fewshot.reptile import Share
 from tests.experiments.baselines.fewshot.conftest import Smooth, episodes, gradient
 
 
@@ -75,7 +76,8 @@ def test_evaluation_learns_from_the_support_images_alone():
     torch.testing.assert_close(task.adapt(batch.support, batch.support_label)[0], learned(task, [pair] * 5), rtol=1e-6, atol=1e-9)
 
 
-@pytest.mark.parametrize("size", [0.0, 1.5])
-def test_impossible_steps(size):
-    with pytest.raises(ValueError, match="Reptile moves a part of the way"):
-        Reptile(Smooth(), learning_rate=size)
+def test_a_step_is_a_part_of_the_way():
+    assert Share(1) == 1
+    for size in (0.0, 1.5):
+        with pytest.raises(ValueError, match="does not conform to restriction v>0 and v<=1"):
+            Share(size)
