@@ -47,7 +47,7 @@ class Reptile(GradientBased):
         eval_steps: PositiveInt | None = 5,
         learning_rate: Share = 1.0,
     ) -> None:
-        super().__init__(net, inner_rate, steps, eval_steps, learning_rate)
+        super().__init__(net, inner_rate, steps, eval_steps, float(learning_rate))  # a Share in a checkpoint would not be loaded
 
     def adapt_to(self, theta: Tensor, image: Tensor, label: Tensor, steps: int) -> Tensor:
         return self.learn(theta, image.expand(steps, *image.shape), label.expand(steps, *label.shape))

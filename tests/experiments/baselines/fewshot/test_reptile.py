@@ -39,10 +39,11 @@ def test_the_step_is_that_of_a_loop():
 
 
 def test_the_optimiser_moves_by_epsilon_and_comes_to_rest():
-    task, batch = Reptile(Smooth(), inner_rate=0.01, learning_rate=0.5), episodes()
+    task, batch = Reptile(Smooth(), inner_rate=0.01, learning_rate=Share(0.5)), episodes()
     task.trainer = type("Run", (), {"estimated_stepping_batches": 4})()
     made = task.configure_optimizers()
     optimizer, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
+    assert type(optimizer.param_groups[0]["lr"]) is float, "a checkpoint holds it, and loads no other types"
     theta, direction = task.theta.detach().clone(), gradient(task, batch)
     task.outer(batch)[0].mean().backward()
     optimizer.step()
