@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils import parametrize
 
 from experiments.baselines.base import Baseline
 from experiments.baselines.encoders import Encoder
@@ -16,6 +15,7 @@ from jiio_lightning.core.layers import Layers
 from jiio_lightning.core.operators import Operator
 from jiio_lightning.core.solvers.anderson import Anderson
 from jiio_lightning.core.solvers.base import FixedPoint
+from jiio_lightning.core.weights import cached_weights
 from jiio_lightning.models.interface import Generator
 from jiio_lightning.randomness import SampleStream, sample_generators
 from jiio_lightning.tasks.generation import check_images, reconstruction_metrics
@@ -83,10 +83,13 @@ class Autoencoding(Baseline, Regularised, LatentModel):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         check_images(batch.image, self.net)
         layers = Layers(self.solver, self.adjoint)
-        code = self.encoder(self._seen(batch), layers)  # no parametrize.cached(): the solve, first, would fill it without a graph
-        x = self.latent_regularizer.latent(code, sample_generators(self.seed, self.global_step, batch.index, SampleStream.LATENT))
-        loss, metrics = self._loss(batch.image, self.net.decode(x, layers), code)
-        penalty = self._penalty(batch, layers)
+        noise = sample_generators(self.seed, self.global_step, batch.index, SampleStream.LATENT)
+        code = self.encoder(self._seen(batch), layers)
+        image = self.net.decode(self.latent_regularizer.latent(code, noise), layers)
+        loss, metrics = self._loss(batch.image, image, code)
+        penalty = loss.new_zeros(())
+        if layers.solved:
+            penalty = self.regularizer.layers_penalty(self.global_step, batch.index, layers)
         metrics |= {"jacobian": penalty.detach(), "residual_z": layers.residual(batch.image).median()}
         if not bool(torch.isfinite(loss + penalty)):
             raise SolveError(_not_finite(metrics))
@@ -106,7 +109,7 @@ class Autoencoding(Baseline, Regularised, LatentModel):
         """
         check_images(batch.image, self.net)
         layers = Layers(self.tight, self.adjoint)
-        with parametrize.cached():
+        with cached_weights(self):
             code = self.encoder(self._seen(batch), layers)
             image = self.net.decode(code.mean, layers)
             residual = layers.residual(image)
@@ -125,13 +128,13 @@ class Autoencoding(Baseline, Regularised, LatentModel):
     def encode(self, batch: Any) -> Tensor:
         """Latents ``(B, d)`` of the images: the means of their codes."""
         check_images(batch.image, self.net)
-        with parametrize.cached():
+        with cached_weights(self.encoder):
             return self.encoder(self._seen(batch), Layers(self.tight, self.adjoint)).mean
 
     @torch.no_grad()
     def decode(self, x: Tensor) -> Tensor:
         """Images ``(B, C, H, W)`` of latents ``(B, d)``: h at the equilibrium of f, solved tightly."""
-        with parametrize.cached():
+        with cached_weights(self.net):
             return self.net.decode(x, Layers(self.tight, self.adjoint))
 
     def panels(self, batch: Any) -> dict[str, Tensor]:
@@ -156,11 +159,6 @@ class Autoencoding(Baseline, Regularised, LatentModel):
         cost = self.latent_regularizer.cost(code).mean() / pixels
         loss = error + cost + self.latent_regularizer.decoder_cost(self.net) / pixels
         return loss, {"loss": loss.detach(), "error": error.detach(), "latent_cost": cost.detach()}
-
-    def _penalty(self, batch: Any, layers: Layers) -> Tensor:
-        if self.regularizer is None or not layers.solved:
-            return batch.image.new_zeros(())
-        return self.regularizer.layers_penalty(self.global_step, batch.index, layers)
 
 
 def _check_fit(encoder: Encoder, net: Generator, regularizer: LatentRegularizer) -> None:

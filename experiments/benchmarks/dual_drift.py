@@ -7,13 +7,14 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
-from torch.nn.utils import parameters_to_vector, parametrize
+from torch.nn.utils import parameters_to_vector
 
 from jiio_lightning.core.outer import DualReuse
 from jiio_lightning.core.problem import InnerProblem
 from jiio_lightning.core.solvers.anderson import Anderson
 from jiio_lightning.core.solvers.base import FixedPoint
 from jiio_lightning.core.state import Augmented
+from jiio_lightning.core.weights import cached_weights
 from jiio_lightning.tasks.base import JIIOTask
 
 
@@ -36,7 +37,7 @@ class DualDrift(Callback):
         """Measure before the step, at the weights that it will use."""
         if trainer.global_step % self.every or not isinstance(pl_module, JIIOTask):
             return
-        with parametrize.cached():
+        with cached_weights(pl_module):
             problem = pl_module.problem(batch)
             v = pl_module.inner(problem, pl_module.start(batch)).v
             reused = self._gradient(pl_module, problem, v, DualReuse())

@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from jsonargparse.typing import PositiveInt
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from jiio_lightning.commands.memory import peak_mib
 from jiio_lightning.core.joint import Joint
@@ -21,6 +20,7 @@ from jiio_lightning.core.solvers.anderson import Anderson
 from jiio_lightning.core.solvers.base import Method
 from jiio_lightning.core.solvers.picard import Picard
 from jiio_lightning.core.state import Augmented
+from jiio_lightning.core.weights import cached_weights
 from jiio_lightning.models.blocks import conv3x3
 from jiio_lightning.models.mdeq import MDEQCell
 
@@ -69,7 +69,7 @@ def overhead(batch: PositiveInt = 16, steps: PositiveInt = 40, repeats: Positive
     def solve(name: str, steps: int) -> None:
         Joint(method=methods[name], max_steps=steps)(problem, v0)
 
-    with parametrize.cached():
+    with cached_weights(net):
         warm = Joint(max_steps=5)(problem, v0).v
         for _ in range(repeats):
             for name in methods:

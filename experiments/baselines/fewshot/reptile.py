@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from jsonargparse.typing import PositiveFloat, PositiveInt
+from jsonargparse.typing import PositiveFloat, PositiveInt, restricted_number_type
 from torch import Tensor
 from torch.func import grad, vmap
 
@@ -15,6 +15,9 @@ from jiio_lightning.tasks.optimiser import run_length
 
 DECAY, EPSILON = 0.999, 1e-8
 """Adam's, of the mean of squared gradients."""
+
+Share = restricted_number_type("Share", float, [(">", 0), ("<=", 1)])
+"""A part of the way: above 0, at most 1."""
 
 
 class Reptile(GradientBased):
@@ -34,9 +37,6 @@ class Reptile(GradientBased):
         steps: minibatches of a task in training (released command: 3).
         eval_steps: in evaluation, each with all support images (released command: 5).
         learning_rate: epsilon at the start (released command: 1).
-
-    Raises:
-        ValueError: if epsilon is not in (0, 1].
     """
 
     def __init__(
@@ -45,11 +45,9 @@ class Reptile(GradientBased):
         inner_rate: PositiveFloat = 1e-3,
         steps: PositiveInt = 3,
         eval_steps: PositiveInt | None = 5,
-        learning_rate: float = 1.0,
+        learning_rate: Share = 1.0,
     ) -> None:
-        super().__init__(net, inner_rate, steps, eval_steps, learning_rate)
-        if not 0 < learning_rate <= 1:
-            raise ValueError(f"Reptile moves a part of the way, 0 < learning_rate <= 1; it is {learning_rate}")
+        super().__init__(net, inner_rate, steps, eval_steps, float(learning_rate))  # a Share in a checkpoint would not be loaded
 
     def adapt_to(self, theta: Tensor, image: Tensor, label: Tensor, steps: int) -> Tensor:
         return self.learn(theta, image.expand(steps, *image.shape), label.expand(steps, *label.shape))

@@ -14,7 +14,7 @@ METHODS = {
     "maml": lambda: MAML(Smooth(), steps=1),
     "fomaml": lambda: MAML(Smooth(), first_order=True),
     "reptile": lambda: Reptile(Smooth(), inner_rate=0.02),
-    "imaml": lambda: ImplicitMAML(Smooth(), inner_rate=0.1),
+    "imaml": lambda: ImplicitMAML(Smooth(), inner_rate=0.2, steps=4, products=3),
     "protonet": lambda: PrototypicalNetwork(Conv4(SHAPE, None, filters=8, strided=True, norm="running"), learning_rate=0.01),
 }
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from experiments.baselines import Reptile
+from experiments.baselines.fewshot.reptile import Share
 from tests.experiments.baselines.fewshot.conftest import Smooth, episodes, gradient
 
 
@@ -38,10 +39,11 @@ def test_the_step_is_that_of_a_loop():
 
 
 def test_the_optimiser_moves_by_epsilon_and_comes_to_rest():
-    task, batch = Reptile(Smooth(), inner_rate=0.01, learning_rate=0.5), episodes()
+    task, batch = Reptile(Smooth(), inner_rate=0.01, learning_rate=Share(0.5)), episodes()
     task.trainer = type("Run", (), {"estimated_stepping_batches": 4})()
     made = task.configure_optimizers()
     optimizer, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
+    assert type(optimizer.param_groups[0]["lr"]) is float, "a checkpoint holds it, and loads no other types"
     theta, direction = task.theta.detach().clone(), gradient(task, batch)
     task.outer(batch)[0].mean().backward()
     optimizer.step()
@@ -75,7 +77,8 @@ def test_evaluation_learns_from_the_support_images_alone():
     torch.testing.assert_close(task.adapt(batch.support, batch.support_label)[0], learned(task, [pair] * 5), rtol=1e-6, atol=1e-9)
 
 
-@pytest.mark.parametrize("size", [0.0, 1.5])
-def test_impossible_steps(size):
-    with pytest.raises(ValueError, match="Reptile moves a part of the way"):
-        Reptile(Smooth(), learning_rate=size)
+def test_a_step_is_a_part_of_the_way():
+    assert Share(1) == 1
+    for size in (0.0, 1.5):
+        with pytest.raises(ValueError, match="does not conform to restriction v>0 and v<=1"):
+            Share(size)
