@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jsonargparse.typing import PositiveInt
 from torch import Tensor, nn
 
-from jiio_lightning.commands.memory import peak_mib
+from jiio_lightning.commands.measurement import peak_mib
 from jiio_lightning.core.joint import Joint
 from jiio_lightning.core.problem import InnerProblem
 from jiio_lightning.core.solvers.anderson import Anderson

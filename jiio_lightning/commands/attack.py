@@ -32,26 +32,16 @@ SHOWN = 10
 
 @dataclass(frozen=True)
 class Robustness:
-    """A classifier under one attack.
+    """A classifier under one attack, judged at the re-solved z."""
 
-    Args:
-        accuracy: share of samples that are classified correctly at the re-solved z.
-        accuracy_low, accuracy_high: 95 % interval.
-        loss: mean cross-entropy there.
-        residual: largest relative residual of the re-solved z.
-        unconverged: share of samples whose residual is too large for a verdict.
-        length: largest norm of a perturbation.
-        seconds: wall-clock time of the attack and its verdict, all samples together.
-    """
-
-    accuracy: float
-    accuracy_low: float
+    accuracy: float  # share of samples that are classified correctly
+    accuracy_low: float  # 95 % interval
     accuracy_high: float
-    loss: float
-    residual: float
-    unconverged: float
-    length: float
-    seconds: float
+    loss: float  # mean cross-entropy
+    residual: float  # largest relative residual of the re-solved z
+    unconverged: float  # share of samples whose residual is too large for a verdict
+    length: float  # largest norm of a perturbation
+    seconds: float  # wall-clock time of the attack and its verdict, all samples together
 
 
 def attack(
@@ -67,9 +57,6 @@ def attack(
     """Attack a trained classifier on held-out images.
 
     Args:
-        trainer: of the run file.
-        model: the task, AdversarialTraining.
-        datamodule: its data.
         ckpt_path: weights.
         attack: one or several, separated by commas: pgd, pgd_strong, jiio (the run file's solver.test), autoattack,
             intermediate, or one of the run file's own_attacks.
@@ -117,6 +104,7 @@ def measure(task: AdversarialTraining, batches: Sequence[Any], name: str) -> tup
     outcomes = [task.attacked(batch, (name,)) for batch in batches]
     seconds = time.perf_counter() - began
     parts = [metrics(outcome) for outcome in outcomes]
+    # rows of all samples, not means of batches: the last batch may be smaller, and the interval is of samples
     found = {key.removesuffix(f"_{name}"): torch.cat([part[key] for part in parts]).cpu() for key in parts[0]}
     low, high = share_interval(found["accuracy"].numpy())
     means = {key: float(found[key].mean()) for key in ("accuracy", "loss", "unconverged")}
@@ -146,7 +134,7 @@ def _table(rows: dict[str, Robustness], samples: int, threat: ThreatModel) -> Ta
 def _picture(arrays: dict[str, Tensor], name: str, path: Path) -> None:
     """Clean images, the perturbations of an attack (grey is 0) and the attacked images with their predictions."""
     image, delta = arrays["image"][:SHOWN], arrays["delta"][:SHOWN]
-    scale = float(delta.abs().max()) or 1.0
+    scale = float(delta.abs().max()) or 1.0  # clean images have no perturbation
     rows = {
         "clean": (image, [str(int(label)) for label in arrays["label"]]),
         f"{name} perturbation": (0.5 + 0.5 * delta / scale, [""] * len(image)),
@@ -155,6 +143,7 @@ def _picture(arrays: dict[str, Tensor], name: str, path: Path) -> None:
     figure, axes = plt.subplots(len(rows), len(image), figsize=(len(image), 3.6), squeeze=False)
     for line, (pictures, words) in zip(axes, rows.values(), strict=True):
         for at, picture, word in zip(line, pictures, words[: len(image)], strict=True):
+            # three equal channels: a single one would be drawn in a colour map
             at.imshow(picture.expand(3, -1, -1).permute(1, 2, 0).numpy(), vmin=0, vmax=1)
             at.set_axis_off()
             at.set_title(word, fontsize="small")

@@ -39,9 +39,6 @@ def compare(
     and how much sooner the run file's solver is at the lowest cost that both sides reach.
 
     Args:
-        trainer: of the run file.
-        model: the task.
-        datamodule: its data.
         ckpt_path: weights.
         solvers: contenders by name, conf/compare/NAME.yaml; the run file's own solver.test is one more, ``default``. Unless given
             the paper's Nested: Adam with steps of 0.1, 0.3 and 1, or for attacks the reference PGD.
@@ -58,6 +55,7 @@ def compare(
             the checkpoint cannot be used.
         SolveError: if one side never reaches a finite, feasible cost.
     """
+    # what a comparison says is stored under the names of families and of contenders alike
     taken = sorted({DEFAULT, *BASELINES} & set(solvers or {}))
     if taken:
         raise ValueError(f"compare has a meaning of its own for {taken[0]}: give that one of --solvers another name")
@@ -66,6 +64,7 @@ def compare(
     contenders = {DEFAULT: default} | (paper_baseline(model) if solvers is None else solvers)
     found = groups(datamodule, samples, skip + batches, model)[skip:]
     with torch.no_grad(), cached_weights(model):
+        # a missing start is an error before the measurement, which takes minutes
         trial = Trial(model, found[0], {})
         wanting = [name for name, one in contenders.items() if trial.start(one) not in trial.starts]
         if wanting:
@@ -73,6 +72,7 @@ def compare(
                 f"{wanting[0]} begins at the learned start: run `jiio learn_start` on the checkpoint, or leave it out"
             )
         measured = [measure(model, batch, contenders, repeats) for batch in found]
+        # solves of their own: the profiler that counts memory would be in the times
         peaks = {name: trial.peak_mib(one) for name, one in tqdm(contenders.items(), desc="memory", unit="contender")}
         residuals = trial.residuals(default)
     curves = []

@@ -19,7 +19,7 @@ from matplotlib import pyplot as plt  # noqa: E402
 from matplotlib.ticker import FuncFormatter, LogLocator  # noqa: E402
 
 SHARES = ("accuracy",)
-"""Metrics that stand beside the cost; a generator's error is its cost."""
+"""Metrics shown next to the cost; a generator's error is its cost."""
 A_POINT = 0.01 + 1e-6
 """A percentage point, up to the rounding of means in float32."""
 COLUMNS: dict[str, Callable[[Curve, Point], str]] = {
@@ -52,6 +52,7 @@ def write_report(comparison: Comparison, folder: Path) -> None:
 
 def table(comparison: Comparison) -> Table:
     """Each solve; of a contender with many of them the last one, and where it is first at a target."""
+    # by id: a point holds dicts and has no hash
     best = {id(point) for _, point in comparison.pareto}
     reached = {id(outcome.reached["baseline"]) for outcome in comparison.outcomes.values()}
     shares = [name for name in SHARES if name in comparison.default.sound[0].metrics]

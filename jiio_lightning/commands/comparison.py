@@ -15,34 +15,20 @@ FEASIBLE = 1e-2
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """A solve with one budget.
+    """A solve with one budget."""
 
-    Args:
-        steps: in x that it took.
-        seconds: of wall-clock time for the whole batch, the start included; the median over the rounds.
-        seconds_fastest, seconds_slowest: of the fastest and of the slowest round.
-        cost: mean feasible cost of a sample: the inner loss at z re-solved at the returned x.
-        metrics: means of the task's metrics there, such as the accuracy that an attack leaves.
-        resolve_residual: largest relative residual of the re-solved z.
-        residuals: relative residuals of z (the violation of the constraint), mu and x at the returned iterate, medians.
-        kkt: norm of all rows of Eq. 14 there, the median.
-        finite: share of samples that never met a value that is not finite.
-        evaluations: of f, those of the start included.
-        backwards: passes back through f.
-    """
-
-    steps: int
-    seconds: float
-    seconds_fastest: float
+    steps: int  # in x
+    seconds: float  # wall-clock time for the whole batch, the start included; the median over the rounds
+    seconds_fastest: float  # of the fastest round
     seconds_slowest: float
-    cost: float
-    metrics: dict[str, float]
-    resolve_residual: float
-    residuals: dict[str, float]
-    kkt: float
-    finite: float
-    evaluations: int
-    backwards: int
+    cost: float  # mean feasible cost of a sample: the inner loss at z re-solved at the returned x
+    metrics: dict[str, float]  # means of the task's metrics there, such as the accuracy that an attack leaves
+    resolve_residual: float  # largest relative residual of the re-solved z
+    residuals: dict[str, float]  # relative, of z (the violation of the constraint), mu and x at the returned iterate; medians
+    kkt: float  # norm of all rows of Eq. 14 there, the median
+    finite: float  # share of samples that never met a value that is not finite
+    evaluations: int  # of f, those of the start included
+    backwards: int  # passes back through f
 
     @property
     def sound(self) -> bool:
@@ -50,7 +36,7 @@ class Point:
         return math.isfinite(self.cost) and self.resolve_residual < FEASIBLE
 
     def record(self) -> dict[str, Any]:
-        """Plain data, the task's metrics beside the cost."""
+        """Plain data, the task's metrics on one level with the cost."""
         fields = asdict(self)
         return fields | fields.pop("metrics")
 
@@ -68,7 +54,7 @@ class Curve:
 
     @property
     def sound(self) -> list[Point]:
-        """The points that can be compared, in the order of time."""
+        """The points that can be compared, in the order of time: of two budgets the larger one may have been the faster."""
         return sorted((point for point in self.points.values() if point.sound), key=lambda point: point.seconds)
 
     @property
@@ -88,17 +74,11 @@ class Curve:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The default and the baseline that is the fastest at the target, each where it is first at it.
+    """The default and the baseline that is the fastest at the target, each where it is first at it."""
 
-    Args:
-        target: the lowest cost that both reach, give or take the tolerance.
-        tuned: name of the baseline.
-        reached: the points of the ``default`` and of the ``baseline``.
-    """
-
-    target: float
-    tuned: str
-    reached: dict[str, Point]
+    target: float  # the lowest cost that both reach, give or take the tolerance
+    tuned: str  # name of the baseline
+    reached: dict[str, Point]  # of the ``default`` and of the ``baseline``
 
     @property
     def speedup(self) -> float:
@@ -126,29 +106,18 @@ class Outcome:
 class Comparison:
     """All contenders on the same batches.
 
-    Args:
-        curves: one for each contender; one of them is the default.
-        residuals: relative residuals of z, mu and x along the default's largest solve, medians over the first batch.
-        samples: in a batch.
-        batches: over which costs and seconds are averaged.
-        repeats: rounds.
-        tolerance: share of the cost by which the target is easier than the lowest cost that both sides reach. Methods that end
-            within a hair of one another creep there: without a tolerance the hair decides which one has to run to its end.
-        pixels: of an image, where costs are sums over them; else 1.
-        reference: a baseline per pixel (PCA with as many numbers), if there is one.
-
     Raises:
         SolveError: if no solve of the default ended at a feasible cost, or none of the baselines that there are.
     """
 
-    curves: list[Curve]
-    residuals: dict[str, list[float]]
-    samples: int
-    batches: int
-    repeats: int
-    tolerance: float = 0.0
-    pixels: float = 1.0
-    reference: float | None = None
+    curves: list[Curve]  # one for each contender; one of them is the default
+    residuals: dict[str, list[float]]  # relative, of z, mu and x along the default's largest solve; medians of the first batch
+    samples: int  # in a batch
+    batches: int  # over which costs and seconds are averaged
+    repeats: int  # rounds
+    tolerance: float = 0.0  # share of the cost by which the target is easier than the lowest cost that both sides reach
+    pixels: float = 1.0  # of an image, where costs are sums over them; else 1
+    reference: float | None = None  # a baseline per pixel (PCA with as many numbers), if there is one
 
     def __post_init__(self) -> None:
         for side in ([self.default], self.baselines(*BASELINES)):
@@ -186,6 +155,8 @@ class Comparison:
 
     def _outcome(self, baselines: list[Curve]) -> Outcome:
         target = max(self.default.best, min(curve.best for curve in baselines))
+        # methods that end within a hair of one another creep there: without a tolerance the hair decides which one has to run to
+        # its end
         target += self.tolerance * abs(target)
         default, reached = first([self.default], target), first(baselines, target)
         assert default is not None and reached is not None  # the target is the weaker side's best

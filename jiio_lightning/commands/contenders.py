@@ -58,6 +58,7 @@ class Contender:
     def __post_init__(self) -> None:
         if not self.budgets:
             raise ValueError("a contender needs one or more budgets")
+        # sorted and without repeats: an anytime method passes through its budgets in this order, one Solve for each
         object.__setattr__(self, "budgets", tuple(sorted(set(self.budgets))))
         if self.family in BASELINES and not isinstance(self.solver, Nested):
             raise ValueError(f"the contenders of family {self.family} are Nested solvers, this one is {describe(self.solver)}")
@@ -65,6 +66,7 @@ class Contender:
     @property
     def anytime(self) -> bool:
         """Whether a solve with a smaller budget is the beginning of one with a larger budget."""
+        # other schedules of the step, such as a cosine, end with the budget
         return isinstance(self.solver, Nested) and isinstance(getattr(self.solver.step, "schedule", None), Constant | Drop)
 
     @property
@@ -85,7 +87,7 @@ def paper_baseline(model: JIIOTask) -> dict[str, Contender]:
 
 def with_budget(solver: AnySolver, max_steps: int) -> AnySolver:
     """The same solver with another budget."""
-    solver = copy.copy(solver)
+    solver = copy.copy(solver)  # the run file's own stays as it is
     solver.max_steps = max_steps
     return solver
 

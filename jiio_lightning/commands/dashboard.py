@@ -25,10 +25,6 @@ TABLES = ("samples/test", "solve/test")
 def build(entity: str, project: str) -> Workspace:
     """The workspace: distances, quality, robust accuracy, solver health, pictures. Nothing is sent.
 
-    Args:
-        entity: user or team at Weights & Biases.
-        project: as in the logger's ``project``.
-
     Raises:
         ValueError: if wandb-workspaces is not installed.
     """

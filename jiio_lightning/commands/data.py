@@ -70,6 +70,7 @@ def run_prepare(config: Namespace) -> int:
 
 
 def run_verify(config: Namespace) -> int:
+    # all of them, also after one that is damaged
     return max([_verify(folder) for folder in _prepared_folders(config.root, config.name)], default=0)
 
 
@@ -86,6 +87,7 @@ def run_list(config: Namespace) -> int:
 
 def _prepared_folders(root: str | None, name: str | None = None) -> list[Path]:
     """The prepared sets under the root, or the one that is named."""
+    # a hidden folder is one that is being written
     folders = sorted(path.parent for path in data_root(root).glob(f"[!.]*/{MANIFEST}"))
     named = [folder for folder in folders if name in (None, folder.name)]
     if name is not None and not named:

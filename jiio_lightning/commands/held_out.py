@@ -28,7 +28,7 @@ def load(
     datamodule.prepare_data()
     datamodule.setup("test")
     model.load_state_dict(read_checkpoint(Path(ckpt_path))["state_dict"])
-    for callback in trainer.callbacks:
+    for callback in trainer.callbacks:  # as Lightning does before its own commands: the model gets its solver here
         callback.setup(trainer, model, "test")
     model.to(trainer.strategy.root_device).eval()
     if check_start and isinstance(model, JIIOTask):

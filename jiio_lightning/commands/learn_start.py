@@ -24,23 +24,14 @@ from jiio_lightning.tasks.base import LEARNED, JIIOTask
 
 @dataclass(frozen=True)
 class Learned:
-    """What ``learn_start`` did. Costs are feasible ones at the x of the start, means over held-out samples.
+    """What ``learn_start`` did. Costs are feasible ones at the x of the start, means over held-out samples."""
 
-    Args:
-        checkpoint: the weights with the start beside them.
-        samples: solved training samples.
-        held_out: test samples that it is judged on.
-        training: cost where training starts.
-        learned: cost at the new start.
-        seconds: of solving and fitting.
-    """
-
-    checkpoint: str
-    samples: int
-    held_out: int
-    training: float
-    learned: float
-    seconds: float
+    checkpoint: str  # the weights and the start
+    samples: int  # solved training samples
+    held_out: int  # test samples that it is judged on
+    training: float  # cost where training starts
+    learned: float  # cost at the new start
+    seconds: float  # of solving and fitting
 
 
 def learn_start(
@@ -58,13 +49,10 @@ def learn_start(
     (conf/solver/*_started.yaml) begins there.
 
     Args:
-        trainer: of the run file.
-        model: the task.
-        datamodule: its data.
         ckpt_path: weights.
         samples: training samples (tasks, for few-shot learning) to solve.
         held_out: test samples, at most, on which the costs with and without the start are measured.
-        out: the new checkpoint; NAME_started.ckpt beside NAME.ckpt unless given.
+        out: the new checkpoint; NAME_started.ckpt next to NAME.ckpt unless given.
 
     Raises:
         ValueError: if the task has no such start, there are too few samples, there is more than one process, --out is a folder,
@@ -78,7 +66,7 @@ def learn_start(
         raise ValueError(f"learn_start runs in one process, this run has {trainer.world_size}: set trainer.devices: 1")
     source = Path(ckpt_path)
     target = source.with_name(f"{source.stem}_started{source.suffix}") if out is None else Path(out)
-    claim_file(target)
+    claim_file(target)  # now, not after minutes of solving
     load(trainer, model, datamodule, ckpt_path, check_start=False)
     if model.injected.learned_start:
         raise ValueError("learn_start solves from where training starts: give it a solver without learned_start")
@@ -89,7 +77,7 @@ def learn_start(
     judged = first(datamodule, held_out, model)
     count = sum(len(batch.index) for batch in judged)
     training, learned = costs(model, judged)
-    if not learned < training:
+    if not learned < training:  # NaN is refused too
         raise ValueError(
             f"the learned start costs {learned:.4g} on held-out samples, {training:.4g} is where training starts: nothing was "
             "written; raise --samples, or give the solver more steps"
@@ -153,8 +141,9 @@ def costs(model: JIIOTask, batches: Iterable[Any]) -> tuple[float, float]:
 
 
 def _save(model: JIIOTask, source: Path, target: Path) -> None:
-    """The checkpoint ``source`` with the task's start beside its weights, whole or not at all."""
+    """The checkpoint ``source`` with the task's start, whole or not at all."""
     checkpoint = read_checkpoint(source)
+    # nothing stays of an earlier start
     weights = {name: tensor for name, tensor in checkpoint["state_dict"].items() if not name.startswith(LEARNED)}
     start = {name: tensor.cpu() for name, tensor in model.state_dict().items() if name.startswith(LEARNED)}
     write_checkpoint(checkpoint | {"state_dict": weights | start}, target)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 from tqdm import tqdm
 
 from jiio_lightning.commands.comparison import Point
 from jiio_lightning.commands.contenders import STARTS, Contender, Start, with_budget
 from jiio_lightning.commands.held_out import starts
-from jiio_lightning.commands.memory import peak_mib
 from jiio_lightning.core.inner import RESIDUALS, InnerSolution
 from jiio_lightning.core.joint import Joint
 from jiio_lightning.core.kkt import kkt_residual
@@ -87,13 +87,7 @@ class Budgets:
 
 
 class Trial:
-    """The inner problem of a batch with all that solvers are measured by.
-
-    Args:
-        model: the task.
-        batch: of the test split.
-        passes: counts of f that a solve sets to 0.
-    """
+    """The inner problem of a batch with all that solvers are measured by; each solve sets the counts ``passes`` to 0."""
 
     def __init__(self, model: JIIOTask, batch: Any, passes: dict[str, int]) -> None:
         self.model = model
@@ -152,6 +146,7 @@ class Trial:
         """Median relative residuals of z, mu and x at each step of the largest budget; cached loss gradients are taken anew."""
         solver = with_budget(contender.solver, max(contender.budgets))
         if isinstance(solver, Joint):
+            # a cached gradient would show the residual of an earlier step
             solver.sweeps = replace(solver.sweeps, loss_every=1)
         trace = Trace()
         solver(self.problem, self.starts[self.start(contender)](), [trace])
@@ -174,9 +169,11 @@ def measure(model: JIIOTask, batch: Any, contenders: Mapping[str, Contender], re
                 solves = trial.solves(contender)
                 judged[name] = [trial.judged(solve) for solve in solves]
                 seconds[name] = [[solve.seconds for solve in solves]] if contender.anytime else []
+        # made anew without the counters, whose hooks would be in the times
         trial = Trial(model, batch, {})
         for turn, name in tqdm(list(product(range(repeats), contenders)), desc="time", unit="contender"):
             done = seconds[name]
+            # one of an anytime method is done already
             if len(done) == turn and not (contenders[name].anytime and done[0][-1] > LONG):
                 done.append([solve.seconds for solve in trial.solves(contenders[name])])
     return {name: list(map(_point, judged[name], zip(*seconds[name], strict=True))) for name in contenders}
@@ -189,7 +186,7 @@ def mean(points: Sequence[Point]) -> Point:
 
 
 def _mean(values: Sequence[Any]) -> Any:
-    if isinstance(values[0], dict):
+    if isinstance(values[0], dict):  # empty for a batch whose x is not finite: the longest has all names
         return {name: statistics.fmean(value.get(name, math.nan) for value in values) for name in max(values, key=len)}
     return round(statistics.fmean(values)) if isinstance(values[0], int) else statistics.fmean(values)
 
@@ -199,5 +196,35 @@ def _point(judged: Mapping[str, Any], seconds: Sequence[float]) -> Point:
 
 
 def _synchronise(tensor: Tensor) -> None:
-    if tensor.is_cuda:
+    if tensor.is_cuda:  # kernels run on while the clock is read
         torch.cuda.synchronize(tensor.device)
+
+
+def peak_mib(work: Callable[[], Any], device: torch.device | None = None) -> float:
+    """Peak of the memory that some work allocates above what was there, in MiB.
+
+    On a GPU its allocator knows; on a CPU, the default, the profiler's record of allocations.
+    """
+    if device is not None and device.type == "cuda":
+        return _peak_cuda(work, device) / 2**20
+    return _peak_cpu(work) / 2**20
+
+
+def _peak_cpu(work: Callable[[], Any]) -> int:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+        work()
+    used = peak = 0
+    for event in record.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            used += event.nbytes()
+            peak = max(peak, used)
+    return peak
+
+
+def _peak_cuda(work: Callable[[], Any], device: torch.device) -> int:
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    work()
+    torch.cuda.synchronize(device)
+    return torch.cuda.max_memory_allocated(device) - before

@@ -31,17 +31,11 @@ SHOWN = 100
 
 @dataclass(frozen=True)
 class Samples:
-    """What was made.
+    """What was made."""
 
-    Args:
-        folder: where the images are, ``images/000000.png`` and so on, ``grid.png`` and ``density.pt``.
-        latents: training latents that the density was fitted to ``(N, d)``.
-        density: fitted to them.
-    """
-
-    folder: Path
-    latents: Tensor
-    density: Density
+    folder: Path  # of ``images/000000.png`` and so on, ``grid.png`` and ``density.pt``
+    latents: Tensor  # (N, d) of training images
+    density: Density  # fitted to them
 
 
 def sample(
@@ -61,9 +55,6 @@ def sample(
     Latents are what the run file's own test solver finds (Generation) or the encoder's means (Autoencoding).
 
     Args:
-        trainer: of the run file.
-        model: the task.
-        datamodule: its data, images in [-1, 1].
         ckpt_path: weights.
         n: images to make.
         density: gmm (a mixture of 20 normal distributions), vae_gmm (C.2: a VAE of the latents and a mixture of its own) or
@@ -85,6 +76,7 @@ def sample(
     if density == "prior" and not model.normal_latents:
         raise ValueError("--density prior samples N(0, I), which only a VAE's latents follow: choose gmm or vae_gmm")
     load(trainer, model, datamodule, ckpt_path)
+    # after load: a checkpoint that cannot be used leaves earlier samples as they are
     folder = claim(Path(trainer.default_root_dir) / "samples" if out is None else Path(out))
     found = _training_latents(model, datamodule.dataset("train"), latents, batch_size)
     fitted = KINDS[density]().fit(found, seed)

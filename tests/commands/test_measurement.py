@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from jiio_lightning.attacks.pgd import PGD
 from jiio_lightning.commands.comparison import Point
 from jiio_lightning.commands.contenders import Contender, describe, paper_baseline, with_budget
-from jiio_lightning.commands.measurement import LONG, Trial, counted, mean, measure
+from jiio_lightning.commands.measurement import LONG, Trial, counted, mean, measure, peak_mib
 from jiio_lightning.core import Augmented, InnerProblem, Joint, Nested
 from jiio_lightning.core.solvers import FixedPoint, Picard
 from jiio_lightning.core.solvers.selection import Last
@@ -256,3 +256,18 @@ def test_the_papers_baselines():
 def test_contenders_that_cannot_be(family, solver, budgets, message):
     with pytest.raises(ValueError, match=message):
         Contender(family, solver, budgets)
+
+
+def allocate(device: str = "cpu") -> None:
+    for _ in range(3):
+        torch.zeros(2**20, device=device)  # 4 MiB each, freed before the next
+
+
+def test_peak_mib_counts_live_memory_and_not_the_sum_of_allocations():
+    assert 3.9 < peak_mib(allocate) < 6
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_what_was_there_does_not_count():
+    kept = torch.zeros(2**24, device="cuda")
+    assert 3.9 < peak_mib(lambda: allocate("cuda"), kept.device) < 6
