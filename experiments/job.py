@@ -29,7 +29,7 @@ JSON_METRICS = {"learn_start": "learn_start.json", "compare": "compare.json", "a
 
 @dataclass(frozen=True)
 class Job:
-    """A run, ready to execute. Its folder is the working directory too: what a command leaves beside its results lies there."""
+    """A run, ready to execute. Its folder is the working directory too: whatever a command writes lies there."""
 
     run: Run
     key: str  # of its record
@@ -53,6 +53,7 @@ class Job:
             self._record(cli, time.perf_counter() - began).save(self.folder / RECORD)
 
     def _record(self, cli: JIIOCLI, seconds: float) -> Record:
+        prepared = getattr(cli.datamodule, "prepared", None)
         metrics = {name: float(value) for name, value in cli.trainer.callback_metrics.items()}
         return Record(
             name=self.run.name,
@@ -63,7 +64,7 @@ class Job:
             peak_memory=_peak_memory(),
             steps=int(cli.trainer.global_step),
             curve=learning_curve(self.folder / "metrics.csv", self.run.curve),
-            data=_data(cli),
+            data={} if prepared is None else {str(prepared.folder.resolve()): prepared.manifest.checksum},
             seed=cli.config[self.run.command].get("seed_everything"),
             budget=self.budget,
             provenance={name: value for name, value in provenance().items() if name != "command"},
@@ -94,21 +95,16 @@ def _numbers(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
         yield name, float(value)
 
 
-def _data(cli: JIIOCLI) -> dict[str, str]:
-    """The prepared set that the run has read."""
-    prepared = getattr(cli.datamodule, "prepared", None)
-    return {} if prepared is None else {str(prepared.folder.resolve()): prepared.manifest.checksum}
-
-
 def _peak_memory() -> int:
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts KiB
 
 
 @contextmanager
 def _logged(path: Path) -> Iterator[None]:
     """Everything that the command prints goes to a file, errors with their traceback too."""
+    # the descriptors, not sys.stdout: libraries and further processes of the run write to them directly
     with path.open("a") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)

@@ -45,7 +45,7 @@ class Run:
 
     @property
     def alone(self) -> bool:
-        """Whether nothing else may run beside it."""
+        """Whether nothing else may run at the same time."""
         return self.timed or self.command == "compare"
 
     @property

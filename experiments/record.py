@@ -46,7 +46,7 @@ class Record:
         """The record in a file; None if there is none that can be read."""
         try:
             return cls(**json.loads(path.read_text()))
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError, TypeError):  # TypeError: it has the fields of another version
             return None
 
     @property
@@ -68,6 +68,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 def key(run: Run, root: Path) -> str:
     """Hash of everything that decides a run's metrics but the data: configuration, weights, code."""
+    # contents, not paths: an edited fragment makes another run
     overrides = [_config(root / text) if is_fragment(text, root) else text for text in run.overrides]
     parts: list[object] = [run.command, _config(root / run.config), overrides, code_version()]
     parts += [key(trial, root) for trial in trials(run.weights)]
@@ -78,7 +79,8 @@ def key(run: Run, root: Path) -> str:
 
 @cache
 def code_version() -> str:
-    """Hash of the sources that compute metrics: the package, and the baselines and benchmarks beside it."""
+    """Hash of the sources that compute metrics: the package, the baselines and the benchmarks."""
+    # not tables and reports: what they draw changes no metric, and no run has to be done again for it
     digest = hashlib.sha256()
     for root in (PACKAGE, LABORATORY / "baselines", LABORATORY / "benchmarks"):
         for path in sorted(root.rglob("*.py")):

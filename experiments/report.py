@@ -1,4 +1,4 @@
-"""A table as one Markdown page, one JSON file and its pictures; the paper's values beside ours."""
+"""A table as one Markdown page, one JSON file and its pictures; the paper's values next to ours."""
 
 from __future__ import annotations
 
@@ -107,6 +107,7 @@ class Report:
     def write(self, folder: Path) -> Path:
         """Write everything into a folder; returns the Markdown file."""
         name = self.table.name
+        # pictures of an earlier report, of which there may have been more
         for old in (folder / name).glob("[0-9][0-9]_*"):
             old.unlink()
         shown = [(f"{name}/{number:02d}_{path.name}", path, caption) for number, (path, caption) in enumerate(self.pictures, 1)]
@@ -131,22 +132,13 @@ class Report:
         """The page, but for its pictures."""
         table = self.table
         yield from (f"# {table.title}", "", table.setting)
-        texts = (
-            table.title,
-            table.setting,
-            *(f"{cell.row} {cell.column}" for cell in table.cells),
-            *(text for _, text in self.pictures),
-        )
-        if "feasible" in " ".join(texts).lower():
+        heads, captions = (f"{cell.row} {cell.column}" for cell in table.cells), (text for _, text in self.pictures)
+        if "feasible" in " ".join((table.title, table.setting, *heads, *captions)).lower():
             yield from ("", FEASIBLE)
         yield from ("", f"**What differs from the paper.** {table.caveat}", "", *self._grid(), *self._notes())
         if self.fits:
-            yield from (
-                "## Training",
-                "",
-                "| fit | steps | seconds | peak memory | validation at the end | seed |",
-                "|---" * 6 + "|",
-            )
+            yield from ("## Training", "", "| fit | steps | seconds | peak memory | validation at the end | seed |")
+            yield "|---" * 6 + "|"
             yield from (*(_fit_row(self.records[name]) for name in self.fits), "")
         tests = {record.name: record for result in self.results for record in result.records}
         if tests:
@@ -226,13 +218,9 @@ def _result(cell: Cell, records: dict[str, Record], failures: dict[str, str]) ->
         return Result(cell, (), missing="not part of this budget")
     done = tuple(records[run.name] for run in cell.runs if run.name in records)
     absent = [failures.get(run.name, "not run yet") for run in cell.runs if run.name not in records]
-    absent += [
-        f"the run has no {metric}"
-        for metric in (cell.metric, cell.over)
-        for record in done
-        if metric and metric not in record.metrics
-    ]
-    if absent:
+    wanted = [metric for metric in (cell.metric, cell.over) if metric is not None]
+    absent += [f"the run has no {metric}" for metric in wanted for record in done if metric not in record.metrics]
+    if absent:  # a mean over some of the seeds would be another value than the table says
         return Result(cell, done, missing=absent[0])
     return Result(cell, done, tuple(records.get(record.weights or "", record) for record in done))
 

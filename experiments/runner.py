@@ -75,7 +75,7 @@ class Runner:
         """Wait until a run ends, a second at most; returns the runs that have."""
         deadline = time.monotonic() + 1
         while active and time.monotonic() < deadline and not any(handle.done() for handle in active.values()):
-            time.sleep(0.05)
+            time.sleep(0.05)  # polling asks the least of an executor: no callbacks
         ended = [run for run, handle in active.items() if handle.done()]
         for run in ended:
             self._judge(run, active.pop(run))
@@ -86,8 +86,9 @@ class Runner:
         what = "it left no record"
         try:
             handle.result()
-        except Exception as error:
+        except Exception as error:  # any: an executor has exceptions of its own
             what = str(error)
+        # a job saves its record last: with one the run is done, however its process ended
         if not (self.folder(run) / RECORD).is_file():
             log = self.folder(run) / LOG
             self.failures[run.name] = f"{what}: {_last_line(log, 300)} (see {self._shown(log)})"
@@ -168,6 +169,7 @@ class Runner:
     def _resumable(self, run: Run, wanted: str) -> bool:
         """Whether an earlier attempt at the very same fit left a checkpoint."""
         folder = self.folder(run)
+        # by the key: a checkpoint of other settings or code is no beginning of this run
         unfinished = (folder / KEY).is_file() and (folder / KEY).read_text() == wanted and not (folder / RECORD).exists()
         return run.command == "fit" and unfinished and (folder / CHECKPOINT).is_file()
 
@@ -175,10 +177,11 @@ class Runner:
 @contextmanager
 def _ended_with(active: dict[Run, Handle]) -> Iterator[None]:
     """What ends the block, be it Ctrl-C or SIGTERM, ends the active runs too, and waits for them."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # it raises KeyboardInterrupt, as Ctrl-C does
     try:
         yield
     finally:
+        # all are interrupted before the first is waited for: fits save their checkpoints at the same time
         for handle in active.values():
             handle.cancel()
         for handle in active.values():

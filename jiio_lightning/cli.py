@@ -33,7 +33,7 @@ from jiio_lightning.commands.trainer import JIIOTrainer
 from jiio_lightning.core.inner import SolveError
 from jiio_lightning.data import DataError
 
-DESCRIPTION = """Train and evaluate tasks. Beside the subcommands below there are `jiio data`, which prepares, verifies and lists
+DESCRIPTION = """Train and evaluate tasks. Besides the subcommands below there are `jiio data`, which prepares, verifies and lists
 data sets, and `jiio dashboard`, which writes a Weights & Biases workspace; each has --help."""
 
 MOVED = {
@@ -137,10 +137,12 @@ class JIIOCLI(LightningCLI):
         own: list[Callback] = []
         if given.enable_checkpointing is not False and not _has(callbacks, FinalCheckpoint):
             where = self.folder / "checkpoints"
+            # one name without a version: commands and the README say checkpoints/last.ckpt
             own += [FinalCheckpoint(where, save_last=True, save_on_exception=True, enable_version_counter=False)]
         if given.enable_progress_bar is not False and not _has(callbacks, ProgressBar):
             own += [StepProgress()]
         if given.logger is None or given.logger is True:
+            # a resumed fit adds its rows to those of the run that it goes on with
             resumed = self.config[self.subcommand].get("ckpt_path") is not None
             kwargs["logger"] = MetricsFile(self.folder, anew=self.subcommand == "fit" and not resumed)
         kwargs |= {"callbacks": [*own, *callbacks], "default_root_dir": self.folder}
@@ -173,6 +175,7 @@ def run(args: list[str] | None = None) -> JIIOCLI:
 def main(args: list[str] | None = None) -> int:
     """Run ``jiio ARGS``; returns the exit status. A user's mistake is one line on stderr."""
     given = sys.argv[1:] if args is None else args
+    # no commands of Lightning's parser: they have no model, and need no run file
     own = {"data": data_main, "dashboard": dashboard_main}
     if given and given[0] in own:
         return own[given[0]](given[1:])

@@ -70,6 +70,7 @@ def overhead(batch: PositiveInt = 16, steps: PositiveInt = 40, repeats: Positive
         Joint(method=methods[name], max_steps=steps)(problem, v0)
 
     with cached_weights(net):
+        # a first solve outside the times, and a point at which mu is not 0
         warm = Joint(max_steps=5)(problem, v0).v
         for _ in range(repeats):
             for name in methods:

@@ -23,7 +23,7 @@ from jiio_lightning.metrics.intervals import share_interval
 from jiio_lightning.tasks.adversarial import AdversarialTraining, metrics
 from jiio_lightning.tasks.base import JIIOTask
 
-matplotlib.use("Agg")
+matplotlib.use("Agg")  # pictures are files: no display is needed
 from matplotlib import pyplot as plt  # noqa: E402
 
 SHOWN = 10

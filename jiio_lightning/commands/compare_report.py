@@ -14,7 +14,7 @@ from jiio_lightning.commands.comparison import Comparison, Curve, Outcome, Point
 from jiio_lightning.commands.contenders import BASELINES, DEFAULT
 from jiio_lightning.commands.output import show, write_record
 
-matplotlib.use("Agg")
+matplotlib.use("Agg")  # pictures are files: no display is needed
 from matplotlib import pyplot as plt  # noqa: E402
 from matplotlib.ticker import FuncFormatter, LogLocator  # noqa: E402
 

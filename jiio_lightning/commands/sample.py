@@ -92,6 +92,7 @@ def claim(folder: Path) -> Path:
     Raises:
         ValueError: if it holds other files.
     """
+    # whatever else lies there is the user's and is not removed
     own = re.compile(rf"{re.escape(GRID)}|{re.escape(DENSITY)}|{IMAGES}(/\d+\.png)?")
     found = sorted(folder.rglob("*")) if folder.is_dir() else []
     strange = [path for path in found if not own.fullmatch(path.relative_to(folder).as_posix())]

@@ -57,6 +57,7 @@ class CelebA(ImageDataModule):
         pictures = originals.inside(*PLACES) or originals
         if pictures.path.suffix == ".zip":
             pictures.check_md5(pictures.path, MD5["img_align_celeba.zip"])
+        # the official order is by file name, in whichever folders the files lie
         names = sorted(pictures.images, key=lambda name: PurePosixPath(name).name)
         if originals.strict and len(names) != sum(SIZES.values()):
             raise DataError(

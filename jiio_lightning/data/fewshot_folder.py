@@ -25,14 +25,10 @@ class Sheet:
     """A drawing on paper: grey, white behind what is transparent, scaled to fit a square, the rest of which is paper.
 
     A square image becomes what ``jiio data prepare omniglot`` makes of it.
-
-    Args:
-        size: side of the result.
-        invert: swap black and white.
     """
 
-    size: int
-    invert: bool = False
+    size: int  # side of the result
+    invert: bool = False  # swap black and white
 
     def __call__(self, image: Image.Image) -> np.ndarray:
         """The pixels, uint8 ``(1, size, size)``."""
@@ -40,6 +36,7 @@ class Sheet:
             raise ValueError("its pixels have more than 8 bits; save it with 8")
         drawn = ImageOps.exif_transpose(image).convert("RGBA")
         grey = Image.alpha_composite(Image.new("RGBA", drawn.size, "white"), drawn).convert("L")
+        # most of a drawing is paper, which need not be white
         paper = int(np.median(np.asarray(grey)))
         square = ImageOps.pad(grey, (self.size, self.size), Image.Resampling.LANCZOS, color=paper)
         return np.asarray(ImageOps.invert(square) if self.invert else square)[None]

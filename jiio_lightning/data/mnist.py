@@ -49,6 +49,7 @@ class MNIST(ImageDataModule):
 
     def read(self, originals: Originals) -> Contents:
         train, test = self._pair(originals, "train"), self._pair(originals, "t10k")
+        # of a part of the set (--strict false) half at most
         held_out = min(5000, len(train[1]) // 2)
         return Contents(
             splits={"train": len(train[1]) - held_out, "val": held_out, "test": len(test[1])},
@@ -76,6 +77,7 @@ class MNIST(ImageDataModule):
         blob, plain = originals.read(found), originals.scratch / name
         with reading(originals.path / found):
             plain.write_bytes(gzip.decompress(blob) if found.endswith(".gz") else blob)
+        # torchvision parses a file by its path, and raises whatever the damage leads to
         try:
             array = parse(str(plain)).numpy()
         except (AssertionError, KeyError, RuntimeError, TypeError, ValueError) as error:

@@ -74,7 +74,7 @@ class Omniglot(EpisodeDataModule):
         parts = [self._part(originals, name) for name in PARTS]
         # drawings are sorted by their hashes, so that every form of the originals gives the same bytes
         found = (c[np.argsort([drawing_hash(drawing) for drawing in c])] for part in parts for c in read_characters(part))
-        characters = {drawing_hash(c[0]): c for c in found}
+        characters = {drawing_hash(c[0]): c for c in found}  # by the least hash, as the list of the split names them
         split = self._known(characters, originals.strict)
         names = split["train"] + split["test"]
         checksums = {f"sha256 of {part.path.name}": sha256(part.path) for part in parts if part.path.is_file()}

@@ -23,15 +23,10 @@ UNDECODABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.D
 
 @dataclass(frozen=True)
 class Frame:
-    """The part of an image to keep and its size.
+    """The part of an image to keep and its size."""
 
-    Args:
-        size: side of the result.
-        crop: side of the square cut from the middle; None: the shorter side of the image.
-    """
-
-    size: int
-    crop: int | None = None
+    size: int  # side of the result
+    crop: int | None = None  # side of the square cut from the middle; None: the shorter side of the image
 
     def __call__(self, image: Image.Image) -> np.ndarray:
         """The pixels, uint8 ``(3, size, size)``: bilinear with antialiasing, as torchvision's Resize does."""
@@ -57,8 +52,9 @@ def decode(name: str, blob: bytes, frame: Callable[[Image.Image], np.ndarray]) -
 
 def decoded(originals: Originals, names: list[str], frame: Frame) -> Iterator[np.ndarray]:
     """The images of some files in their order, on all cores: uint8 ``(k, 3, size, size)``."""
-    with ThreadPool(os.cpu_count()) as pool:
+    with ThreadPool(os.cpu_count()) as pool:  # threads are enough: PIL releases the GIL while it decodes
         for start in range(0, len(names), CHUNK):
+            # read one after the other: the checksum of the originals is in the order of reading
             files = [(name, originals.read(name), frame) for name in names[start : start + CHUNK]]
             yield np.stack(pool.starmap(decode, files))
 

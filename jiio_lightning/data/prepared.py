@@ -1,4 +1,4 @@
-"""A prepared set: memory-mapped arrays beside a manifest, written whole or not at all, by one process at a time."""
+"""A prepared set: memory-mapped arrays and a manifest, written whole or not at all, by one process at a time."""
 
 import errno
 import hashlib
@@ -144,7 +144,7 @@ class Prepared:
     def _check(self, recipe: Recipe) -> None:
         """What can be checked without reading the pixels."""
         written, wanted = self.manifest.recipe, recipe.identity()
-        if written != json.loads(json.dumps(wanted)):
+        if written != json.loads(json.dumps(wanted)):  # JSON has lists for tuples
             raise DataError(
                 f"{self.folder} was prepared by {written}, this run asks for {wanted}."
                 " Remove the folder and prepare it again, or use another root."
@@ -163,9 +163,7 @@ def prepare(recipe: Recipe, source: Path | None, root: Path, strict: bool = True
     second process waits for the first and then finds its work done.
 
     Args:
-        recipe: the set.
-        source: its originals; None: they are downloaded, or none are needed.
-        root: folder of the prepared sets.
+        source: the originals; None: they are downloaded, or none are needed.
         strict: refuse anything but the original: other checksums, another number of images.
 
     Raises:
@@ -227,7 +225,7 @@ def _source(recipe: Recipe, source: Path | None, root: Path) -> Path:
 def _write(recipe: Recipe, originals: Originals, folder: Path) -> None:
     contents = recipe.read(originals)
     needed, free = len(contents.labels) * (prod(recipe.shape) + 8), shutil.disk_usage(folder.parent).free
-    if needed > free:
+    if needed > free:  # now, not after minutes of decoding
         raise OSError(errno.ENOSPC, f"it needs {needed / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free; choose another --root")
     folder.mkdir()
     _write_images(folder / "images.npy", contents, recipe)

@@ -31,9 +31,6 @@ class TrainBatches(DistributedSampler[Draw]):
     Args:
         dataset: of which the length is needed.
         batch_size: samples in a batch of one process.
-        seed: of the order.
-        rank: of this process.
-        world_size: number of processes.
         done: number of batches that the run has done; by default what ``set_epoch`` says.
     """
 
@@ -64,6 +61,7 @@ class TrainBatches(DistributedSampler[Draw]):
         for number in range(done, done + len(self)):
             epoch, batch = divmod(number, len(self))
             rows = epoch_order(self.seed, epoch, self.length)[batch * self.block : (batch + 1) * self.block]
+            # a copy: the order is cached, and the index of a batch would share its memory
             yield Draw(epoch, rows[self.rank :: self.num_replicas].copy())
 
 
