@@ -20,7 +20,6 @@ class Handle:
     process: BaseProcess
 
     def done(self) -> bool:
-        """Whether it has ended."""
         return not self.process.is_alive()
 
     def result(self) -> None:
@@ -43,7 +42,6 @@ class Processes:
     """
 
     def submit(self, function: Callable[..., None], *args: Any) -> Handle:
-        """Start a function."""
         process = _server().Process(target=_interruptible, args=(function, *args))
         process.start()
         return Handle(process)

@@ -82,7 +82,6 @@ class Runner:
         return ended
 
     def _judge(self, run: Run, handle: Handle) -> None:
-        """Note a failure."""
         what = "it left no record"
         try:
             handle.result()

@@ -67,7 +67,6 @@ class Curve:
         return next((point for point in self.sound if point.cost <= cost), None)
 
     def record(self) -> dict[str, Any]:
-        """Plain data."""
         settings = {name: value for name, value in vars(self).items() if name != "points"}
         return settings | {"at": {str(budget): point.record() for budget, point in self.points.items()}}
 

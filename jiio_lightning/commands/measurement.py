@@ -97,7 +97,6 @@ class Trial:
         self.starts = starts(model, batch)
 
     def start(self, contender: Contender) -> Start:
-        """Where a contender starts."""
         usual: Start = "learned" if self.model.injected.learned_start else "training"
         return contender.start or STARTS.get(contender.family, usual)
 
@@ -110,7 +109,6 @@ class Trial:
         return watch.solves
 
     def solve(self, contender: Contender, budget: int, observers: Sequence[Observer] = ()) -> Solve:
-        """A solve with one budget."""
         solver, start = with_budget(contender.solver, budget), self.starts[self.start(contender)]
         self.passes.update(evaluations=0, backwards=0)
         began = time.perf_counter()

@@ -46,14 +46,10 @@ def hardware() -> str:
     """The processor with its threads in use, or the GPU."""
     if torch.cuda.is_available():
         return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
-    return f"{_processor()}, {torch.get_num_threads()} threads"
-
-
-def _processor() -> str:
-    """The processor's model where the system tells it."""
-    table = Path("/proc/cpuinfo")
+    table = Path("/proc/cpuinfo")  # Linux alone has it, and not on every processor a model name
     lines = table.read_text().splitlines() if table.exists() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    processor = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return f"{processor}, {torch.get_num_threads()} threads"
 
 
 def _git(root: Path, *args: str) -> str:

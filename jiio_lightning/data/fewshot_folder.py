@@ -68,7 +68,6 @@ class FewShotFolder(LightningDataModule):
         super().__init__()
 
     def setup(self, stage: str | None = None) -> None:
-        """Read all images."""
         if stage != "predict" or self.trainer is None:
             raise DataError("a FewShotFolder has no labels of its queries to train or test with: it is for `jiio predict`.")
         side, ways = _wanted(self.trainer.lightning_module)
@@ -90,7 +89,6 @@ class FewShotFolder(LightningDataModule):
         )
 
     def predict_dataloader(self) -> DataLoader[EpisodeBatch]:
-        """The one episode."""
         return DataLoader([self.episode], batch_size=None)  # type: ignore[arg-type]
 
     def _read(self, paths: list[Path], side: int) -> Tensor:

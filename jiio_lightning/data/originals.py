@@ -59,7 +59,6 @@ class Originals:
         return [name for name in self.names if is_image_file(name) and not PurePosixPath(name).name.startswith(".")]
 
     def read(self, name: str) -> bytes:
-        """Contents of one file."""
         with reading(self.path / name):
             blob = (self.folder / name).read_bytes()
         self.digest.update(f"{name}\0{len(blob)}\0".encode())
@@ -133,6 +132,5 @@ def _check_name(archive: Path, name: str) -> None:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -48,7 +48,6 @@ class Manifest:
 
     @classmethod
     def load(cls, folder: Path) -> "Manifest":
-        """Read the manifest of a prepared set."""
         try:
             fields = json.loads((folder / MANIFEST).read_text())
             checksum = fields.pop("checksum")
