@@ -14,12 +14,7 @@ from jiio_lightning.tasks.optimiser import adam
 
 
 class Baseline(LightningModule, ABC):
-    """A network that is trained without an inner problem, and therefore without an inner solver.
-
-    Args:
-        learning_rate: of Adam; the peak, with ``one_cycle``.
-        one_cycle: warm up and anneal over the run (Smith 2018) instead of a constant rate.
-    """
+    """A network that is trained without an inner problem, and therefore without an inner solver."""
 
     def __init__(self, learning_rate: float, one_cycle: bool) -> None:
         super().__init__()

@@ -15,13 +15,8 @@ Rows = dict[str, np.ndarray]
 def gather_rows(batches: Sequence[Mapping[str, Tensor]]) -> Rows:
     """The batches of every process as one table, sorted by ``index``, a sample that came twice counted once.
 
-    Every process has to call it; a process without batches gives none, and all get the same table.
-
-    Args:
-        batches: tensors ``(B, ...)`` by name, ``index`` among them.
-
-    Returns:
-        Arrays ``(N, ...)`` by name; empty if no process had a batch.
+    Every process has to call it; a process without batches gives none, and all get the same table, which is empty if no process
+    had a batch.
     """
     tables = [table for table in _from_all(_joined(batches)) if table]
     if not tables:

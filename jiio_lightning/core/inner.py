@@ -88,16 +88,7 @@ class SolveError(RuntimeError):
 
 @dataclass(frozen=True)
 class InnerSolution:
-    """What Joint and Nested return.
-
-    Args:
-        v: selected iterate, outside any graph.
-        residuals: relative residuals of z, mu and x at v ``(B, 3)``: ||f - z|| / ||f||, ||dL/dz|| / ||J_z^T mu + dl/dz||
-            (:class:`MuResidual`), and the projected gradient in x over the largest one that the solve has seen
-            (:class:`XResidual`).
-        cost: inner loss at v ``(B,)``. The feasible cost is another: the inner loss at z re-solved at the returned x.
-        num_steps: steps in x.
-        finite: ``(B,)`` bool, False where the sample fell back to its last finite iterate.
+    """What Joint and Nested return. Its cost is not the feasible cost: that is the inner loss at z re-solved at the returned x.
 
     Example:
         >>> v, residuals = Augmented.start(torch.zeros(2, 1), hidden=3), torch.tensor([[1e-3, 1e-3, 0.1], [0.5, 0.5, 0.1]])
@@ -106,11 +97,11 @@ class InnerSolution:
         [True, False]
     """
 
-    v: Augmented
-    residuals: Tensor
-    cost: Tensor
-    num_steps: int
-    finite: Tensor
+    v: Augmented  # selected iterate, outside any graph
+    residuals: Tensor  # (B, 3) relative ones of z (||f - z|| / ||f||), mu (MuResidual) and x (XResidual), at v
+    cost: Tensor  # (B,) inner loss at v
+    num_steps: int  # steps in x
+    finite: Tensor  # (B,) bool, False where the sample fell back to its last finite iterate
 
     @classmethod
     def of(cls, solution: Solution, hidden: int) -> InnerSolution:
@@ -142,9 +133,6 @@ class InnerSolution:
 class InnerSolver(ABC):
     """``(InnerProblem, v0) -> InnerSolution``, without a graph.
 
-    Args:
-        max_steps: steps in x.
-
     Example:
         A solver that tries two joint solves and returns the second from where the first ended.
 
@@ -159,7 +147,7 @@ class InnerSolver(ABC):
         True
     """
 
-    max_steps: int
+    max_steps: int  # steps in x
 
     @abstractmethod
     def __call__(self, problem: InnerProblem, v0: Augmented, observers: Sequence[Observer] = ()) -> InnerSolution:

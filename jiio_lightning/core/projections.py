@@ -17,12 +17,9 @@ def unconstrained(x: Tensor) -> Tensor:
 
 
 class L2Ball:
-    r"""``||x||_2 <= radius`` for each sample.
+    r"""``||x||_2 <= radius`` for each sample, the radius r in the units of x.
 
     .. math:: P(x) = x \min(1, r / \|x\|)
-
-    Args:
-        radius: r, in the units of x.
 
     Raises:
         ValueError: for a negative radius.
@@ -45,11 +42,7 @@ class L2Ball:
 
 
 class Box:
-    """``low <= x <= high``, elementwise.
-
-    Args:
-        low: a number or a tensor that broadcasts to ``(B, d)``.
-        high: likewise.
+    """``low <= x <= high``, elementwise; a bound is a number or a tensor that broadcasts to ``(B, d)``.
 
     Example:
         >>> Box(0.0, 1.0)(torch.tensor([[-3.0, 0.5, 2.0]])).tolist()
@@ -78,10 +71,8 @@ class BoxedBall:
     its bound: Newton's method climbs to the root from below and is exact once it knows which elements are clipped. (Projecting
     on one set after the other ends inside both but is not the nearest point.)
 
-    Args:
-        ball: the ball.
-        box: a box that contains 0: for a perturbation, ``low = -image`` and ``high = 1 - image``.
-        steps: of Newton's method; images take 3 to 6.
+    For perturbations of an image the box has ``low = -image`` and ``high = 1 - image``. Images take 3 to 6 steps of Newton's
+    method.
 
     Example:
         The first element meets its bound; the second gets what room the ball leaves.

@@ -10,14 +10,7 @@ from jiio_lightning.models.multiscale import Pyramid
 
 
 class Down(nn.Module):
-    """From scale ``source`` to the coarser ``target``: one strided 3x3 convolution for each halving.
-
-    Args:
-        channels: of all scales.
-        source: index of the finer scale.
-        target: index of the coarser scale.
-        groups: of the group norms.
-    """
+    """From scale ``source`` to the coarser ``target``, indices into ``channels``: a strided 3x3 convolution for each halving."""
 
     def __init__(self, channels: tuple[int, ...], source: int, target: int, groups: int) -> None:
         super().__init__()
@@ -26,7 +19,7 @@ class Down(nn.Module):
             last = scale + 1 == target
             width = channels[target] if last else channels[source]
             layers += [conv3x3(channels[source], width, stride=2), group_norm(width, groups)]
-            layers += [] if last else [nn.ReLU()]
+            layers += [] if last else [nn.ReLU()]  # none behind the last: the fused sum has its own
         self.layers = nn.Sequential(*layers)
 
     def forward(self, z: Tensor) -> Tensor:
@@ -34,14 +27,7 @@ class Down(nn.Module):
 
 
 class Up(nn.Module):
-    """From a coarser scale to a finer one: 1x1 convolution, norm, nearest upsampling to the finer map's size.
-
-    Args:
-        inputs: channels of the coarser map.
-        outputs: channels of the finer map.
-        size: height and width of the finer map.
-        groups: of the group norm.
-    """
+    """From a coarser scale to a finer one: 1x1 convolution, norm, nearest upsampling to the finer map's ``size``."""
 
     def __init__(self, inputs: int, outputs: int, size: tuple[int, int], groups: int) -> None:
         super().__init__()
@@ -56,10 +42,7 @@ class Up(nn.Module):
 class Fusion(nn.Module):
     """Each scale becomes the sum of all scales brought to its shape, then ReLU - 1x1 - norm (post-fusion).
 
-    Args:
-        pyramid: shapes of the maps.
-        groups: of the group norms.
-        gain: initial weights of the last group norms.
+    ``gain``: initial weights of the last group norms.
     """
 
     def __init__(self, pyramid: Pyramid, groups: int, gain: float) -> None:

@@ -13,16 +13,12 @@ from torch import Tensor
 class Pyramid:
     """Shapes of the hidden maps of a multiscale DEQ, finest first; each scale halves the one before.
 
-    Args:
-        channels: of each scale.
-        size: height and width of the finest map.
-
     Raises:
         ValueError: if no scale is given or a map would vanish.
     """
 
-    channels: tuple[int, ...]
-    size: tuple[int, int]
+    channels: tuple[int, ...]  # of each scale
+    size: tuple[int, int]  # height and width of the finest map
 
     def __post_init__(self) -> None:
         if not self.channels or min(self.size) < 2 ** (len(self.channels) - 1):

@@ -66,14 +66,12 @@ class LinearDecoder(LearnedStart):
         }
 
     def forward(self, y: Tensor, measure: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor]:
-        """x ``(B, d)`` and z ``(B, n)`` of measurements.
+        """x ``(B, d)`` and z ``(B, n)`` of measurements y ``(B, ...)``.
 
-        Args:
-            y: ``(B, ...)``.
-            measure: M, images ``(B, C, H, W)`` to the shape of y; the image itself unless given, with one linear system for the
-                whole batch. With M there are B (d + 1) measurements in memory.
+        ``measure`` is M, images ``(B, C, H, W)`` to the shape of y, the image itself unless given. With M there are B (d + 1)
+        measurements in memory.
         """
-        if measure is None:
+        if measure is None:  # one linear system for the whole batch
             seen = self.columns.flatten(1).unsqueeze(0)
         else:
             batch = (len(y), *self.columns.shape[1:])

@@ -99,6 +99,7 @@ class AdversarialTraining(JIIOTask):
             return self.net.f(z, pixels + delta)
 
         def loss(z: Tensor, delta: Tensor) -> Tensor:
+            # Minus: the solvers minimise, so that an attack is an inner problem like the others.
             return -F.cross_entropy(self.net.h(z), batch.label, reduction="none")
 
         return InnerProblem(f, loss, self.threat.projection(pixels))
@@ -176,7 +177,7 @@ class AdversarialTraining(JIIOTask):
     def attacked(self, batch, names: tuple[str, ...]) -> dict[str, Attacked]:  # noqa: ANN001
         """The outcome of each attack by its name, judged at z re-solved."""
         target = self.target(batch)
-        with cached_weights(self):
+        with cached_weights(self):  # once for all attacks
             return {name: self.attack(name)(target) for name in names}
 
     def validation_step(self, batch, batch_idx: int) -> dict[str, Tensor]:  # noqa: ANN001

@@ -32,12 +32,7 @@ class JIIOTask(Regularised, ABC):
     """Trains a network through an inner problem. A task says what the problem is; the rest is here.
 
     A subclass implements ``problem``, ``start``, ``outer_loss`` and ``evaluate``; with a learned start also ``at_learned_start``
-    and ``examples``.
-
-    Args:
-        outer: how the gradient of the outer loss is taken (Sec. 3.4).
-        learning_rate: of Adam; the peak, with ``one_cycle``.
-        one_cycle: warm up and anneal over the run (Smith 2018) instead of a constant rate.
+    and ``examples``. ``outer`` says how the gradient of the outer loss is taken (Sec. 3.4).
 
     Example:
         Find the latents that make a net's images bright, and train the net for it.
@@ -95,10 +90,7 @@ class JIIOTask(Regularised, ABC):
         """Metrics of each sample ``(B,)`` at an iterate, by name."""
 
     def outer_unit(self, batch: Any) -> float:
-        """What the outer loss is divided by before the Jacobian penalty is added, so that its coefficient means the same for all.
-
-        Adam ignores the scale of the sum, but the penalty's share of it decides whether the equilibrium stays stable.
-        """
+        """What the outer loss is divided by before the Jacobian penalty is added: its coefficient then means the same for all."""
         return 1.0
 
     def training_metrics(self, batch: Any, problem: InnerProblem, v: Augmented) -> dict[str, Tensor]:
@@ -125,6 +117,7 @@ class JIIOTask(Regularised, ABC):
             surrogate = self.outer_gradient(batch, problem, solution)
             penalty = watch.penalty(problem, solution)
         self._log_step(batch, problem, solution, surrogate, penalty)
+        # Adam ignores the scale of this sum, but the penalty's share of it decides whether the equilibrium stays stable.
         return surrogate.value.mean() / self.outer_unit(batch) + penalty
 
     def outer_gradient(self, batch: Any, problem: InnerProblem, solution: InnerSolution) -> Surrogate:

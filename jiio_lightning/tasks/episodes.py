@@ -16,11 +16,9 @@ class EpisodeNet(Protocol):
 
 
 def episode_metrics(logits: Tensor, label: Tensor) -> dict[str, Tensor]:
-    """``accuracy``, the share of a task's images that are right, and ``loss``, their mean cross-entropy, each ``(T,)``.
+    """``accuracy``, the share of right images, and ``loss``, mean cross-entropy, each ``(T,)``.
 
-    Args:
-        logits: ``(T, E, N)`` of the E images of T tasks.
-        label: ``(T, E)``.
+    Logits are ``(T, E, N)`` of the E images of T tasks, labels ``(T, E)``.
     """
     right = logits.argmax(dim=2) == label
     loss = F.cross_entropy(logits.transpose(1, 2), label, reduction="none")

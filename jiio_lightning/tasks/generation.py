@@ -41,6 +41,7 @@ class Generation(LatentOptimisation):
         check_images(batch.image, self.net)
 
         def loss(z: Tensor, x: Tensor) -> Tensor:
+            # A sum, not a mean: the paper's fixed steps in x are quoted for it.
             return self.loss_scale * (self.net.h(z) - batch.image).square().flatten(1).sum(dim=1)
 
         return InnerProblem(self.net.f, loss)

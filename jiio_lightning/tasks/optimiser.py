@@ -11,10 +11,7 @@ from pytorch_lightning import LightningModule
 def adam(module: LightningModule, learning_rate: float, one_cycle: bool) -> Any:
     """Adam for all weights of a module (Table 9), as ``configure_optimizers`` returns it.
 
-    Args:
-        module: whose weights, and whose trainer knows how long the run is.
-        learning_rate: constant; the peak, with ``one_cycle``.
-        one_cycle: warm up and anneal over the run (Smith 2018).
+    The learning rate is constant or, with ``one_cycle`` (Smith 2018), the peak of a warm-up and annealing over the run.
 
     Raises:
         ValueError: for a cycle over a run without an end.
@@ -24,6 +21,7 @@ def adam(module: LightningModule, learning_rate: float, one_cycle: bool) -> Any:
         return optimizer
     steps = run_length(module, "one_cycle", "one_cycle: false")
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)
+    # Lightning would step it once an epoch.
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 

@@ -13,27 +13,16 @@ from jiio_lightning.core.solvers.base import Method
 
 @dataclass(frozen=True)
 class _MixingState:
-    """Ring buffers of differences, and inner products of all pairs of them.
+    """Ring buffers of differences, and inner products of all pairs of them."""
 
-    Args:
-        moves: S, differences v_i - v_(i-1) of iterates ``(B, memory, N)``.
-        turns: Y, differences g_i - g_(i-1) of gaps g = F(v) - v ``(B, memory, N)``.
-        gram: ``L^T Y`` for each sample ``(B, memory, memory)``, with L = S (type I) or Y (type II).
-        left_norm: norms of L's columns ``(B, memory)``.
-        turn_norm: norms of Y's columns ``(B, memory)``.
-        last_v: previous iterate ``(B, N)``.
-        last_gap: previous gap ``(B, N)``.
-        count: differences seen, an int, so that slices have a static size.
-    """
-
-    moves: Tensor
-    turns: Tensor
-    gram: Tensor
-    left_norm: Tensor
-    turn_norm: Tensor
-    last_v: Tensor
-    last_gap: Tensor
-    count: int
+    moves: Tensor  # S, differences v_i - v_(i-1) of iterates (B, memory, N)
+    turns: Tensor  # Y, differences g_i - g_(i-1) of gaps g = F(v) - v (B, memory, N)
+    gram: Tensor  # L^T Y for each sample (B, memory, memory), with L = S (type I) or Y (type II)
+    left_norm: Tensor  # norms of L's columns (B, memory)
+    turn_norm: Tensor  # norms of Y's columns (B, memory)
+    last_v: Tensor  # previous iterate (B, N)
+    last_gap: Tensor  # previous gap (B, N)
+    count: int  # differences seen; an int, so that slices have a static size
 
 
 class Anderson(Method):
