@@ -75,9 +75,8 @@ class JacobianRegularization(Regularizer, Callback):
         """The hinge on the leading mode with its coefficient, a scalar; the power iteration starts at the gap ``(B, n)``."""
         if not self.mode_coefficient:
             return z.new_zeros(())
-        return self.mode_coefficient * mode_penalty(
-            f, z, x, torch.nan_to_num(gap)
-        )  # the penalty is a mean: one NaN would spoil it
+        probe = torch.nan_to_num(gap)  # the penalty is a mean over samples: a NaN of one would spoil it
+        return self.mode_coefficient * mode_penalty(f, z, x, probe)
 
 
 class JacobianWatch(Watch):

@@ -7,8 +7,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from jiio_lightning.models.blocks import conv3x3, group_norm
-from jiio_lightning.models.fusion import Down
-from jiio_lightning.models.multiscale import Pyramid
+from jiio_lightning.models.multiscale import Down, Pyramid
 
 
 class ImageInjection(nn.Module):

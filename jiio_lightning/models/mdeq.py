@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from jiio_lightning.models.blocks import FiLM, ResidualBlock
-from jiio_lightning.models.fusion import Fusion
-from jiio_lightning.models.multiscale import Pyramid
+from jiio_lightning.models.multiscale import Fusion, Pyramid
 
 
 class MDEQCell(nn.Module):
