@@ -75,6 +75,7 @@ class ThreatModel:
         if self.norm == "linf":
             return self.eps * (2 * torch.rand(width, generator=generator) - 1)
         direction = torch.randn(width, generator=generator)
+        # The root makes it uniform in the ball, whose volume within r grows as r^width.
         return self.eps * torch.rand((), generator=generator) ** (1 / width) * direction / torch.linalg.vector_norm(direction)
 
     def check(self, image: Tensor, delta: Tensor) -> None:

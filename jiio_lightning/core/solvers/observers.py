@@ -68,9 +68,6 @@ class RandomIterate:
 
     A sample that stops, or is not finite, before its draw keeps its last finite iterate.
 
-    The start is never drawn where there is another iterate: at z = 0 a group norm sees a constant map, and its Jacobian there is
-    an artefact of its epsilon (about 300 times larger than one step later), which would drown the penalty of Eq. 27.
-
     The uniform numbers ``draw`` in [0, 1), ``(B,)``, say which iterate each sample keeps, as a share of the budget.
 
     Example:
@@ -82,6 +79,8 @@ class RandomIterate:
     """
 
     def __init__(self, draw: Tensor, max_steps: int) -> None:
+        # Never the start: at z = 0 a group norm sees a constant map, and its Jacobian there is an artefact of its epsilon (about
+        # 300 times larger than one step later), which would drown the penalty of Eq. 27.
         self.chosen = 1 + (draw * (max_steps - 1)).long()
         self.value: Tensor | None = None
 
