@@ -37,11 +37,7 @@ class Baseline(LightningModule, ABC):
         return adam(self, self.learning_rate, self.one_cycle)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """As in PyTorch, but weights of another net are one clear error, and a generator's learned start is left out.
-
-        Raises:
-            ValueError: if a tensor is missing, unknown, or of another shape.
-        """
+        """As in PyTorch, but weights of another net are one ValueError, and a generator's learned start is left out."""
         state_dict = {name: tensor for name, tensor in state_dict.items() if not name.startswith(LEARNED)}
         if strict:
             check_weights(self, state_dict)

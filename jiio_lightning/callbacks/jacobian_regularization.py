@@ -80,13 +80,14 @@ class JacobianRegularization(Regularizer, Callback):
 
 
 class JacobianWatch(Watch):
-    """The penalty of one training step: draws its iterate before the solve, its probes after it."""
+    """The penalty of one training step."""
 
     def __init__(
         self, settings: JacobianRegularization, generators: list[torch.Generator], max_steps: int, device: torch.device
     ) -> None:
         self.settings = settings
         self.generators = generators
+        # Before the probes, which the same generators give after the solve: the order is part of what a seed means.
         draw = torch.stack([torch.rand((), generator=generator) for generator in generators]).to(device)
         self.iterate = RandomIterate(draw, max_steps)
         self.observers = (self.iterate,) if settings.coefficient and settings.at == "trajectory" else ()

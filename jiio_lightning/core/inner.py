@@ -48,8 +48,7 @@ class XResidual:
 class MuResidual:
     """||dL/dz|| / ||J_z^T mu + dl/dz||: a residual of mu relative to mu itself, which is what the gradient of Eq. 19 needs.
 
-    Where the data are fitted exactly mu goes to 0 and the quotient to 0/0. So the denominator is at least ``FLOOR`` times the
-    largest ||J_z^T mu + dl/dz|| that this solve has seen: a mu below that counts as 0.
+    The denominator is at least ``FLOOR`` times the largest one that this solve has seen: a mu below that counts as 0.
 
     Example:
         >>> residual, mu = MuResidual(), torch.tensor([[3.0, 4.0]])
@@ -68,6 +67,7 @@ class MuResidual:
         """``(B,)`` for mu and dL/dz ``(B, n)``; 0 where both vanish."""
         norm = torch.linalg.vector_norm(mu + dz, dim=1)
         self.largest = norm if self.largest is None else torch.fmax(self.largest, norm)
+        # Where the data are fitted exactly mu goes to 0 and the quotient, without a floor, to 0/0.
         whole = torch.maximum(norm, self.FLOOR * self.largest)
         return torch.linalg.vector_norm(dz, dim=1) / whole.clamp_min(torch.finfo(norm.dtype).tiny)
 
@@ -119,11 +119,7 @@ class InnerSolution:
         return self.finite & (self.feasibility < feasible_tol)
 
     def require(self, feasible_tol: float = 1e-2) -> InnerSolution:
-        """This solution, if all samples are finite, the median sample is feasible and its mu has converged.
-
-        Raises:
-            SolveError: else; the message says which residual, the likely cause and what to change.
-        """
+        """This solution, if all samples are finite, the median sample is feasible and its mu has converged; else a SolveError."""
         complaint = diagnose(self, feasible_tol)
         if complaint is not None:
             raise SolveError(complaint)

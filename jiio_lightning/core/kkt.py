@@ -98,9 +98,6 @@ def kkt_adjoint(
 ) -> tuple[Augmented, LinearSolution]:
     r"""Solve Eq. 17 for u by GMRES; the products with :math:`K_v^\top` are double backward passes.
 
-    GMRES looks for u in the order of the paper's rows, f - z before dL/dz: then the diagonal blocks are :math:`J_z - I`, near
-    -I for a contraction, and the Krylov space needs about 2 d vectors for the coupling to x more than an adjoint solve.
-
     .. math:: \left( \frac{\partial K_\theta(v)}{\partial v} \right)^\top u = - \partial_v \ell^{\mathrm{outer}}
 
     ``outer_gradient`` is that of the outer loss in v, the budget that of :func:`gmres`. Returns u and the linear solve, whose
@@ -117,7 +114,9 @@ def kkt_adjoint(
         (True, True)
     """
 
-    def swapped(packed: Tensor) -> Augmented:  # from the order of GMRES to that of kkt_map, and back
+    # GMRES looks for u in the order of the paper's rows, f - z before dL/dz: then the diagonal blocks are J_z - I, near -I for a
+    # contraction, and the Krylov space needs about 2 d vectors for the coupling to x more than an adjoint solve.
+    def swapped(packed: Tensor) -> Augmented:  # from that order to kkt_map's, and back
         rows = Augmented.unpack(packed, at.v.hidden)
         return Augmented(z=rows.mu, mu=rows.z, x=rows.x)
 

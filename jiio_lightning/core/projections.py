@@ -68,8 +68,7 @@ class BoxedBall:
 
     The KKT conditions of the projection give :math:`P(x) = \mathrm{clip}(t x)` with the largest :math:`t \le 1` for which the
     ball holds. :math:`\|\mathrm{clip}(t x)\|^2` is concave and piecewise linear in :math:`t^2`, with kinks where an element meets
-    its bound: Newton's method climbs to the root from below and is exact once it knows which elements are clipped. (Projecting
-    on one set after the other ends inside both but is not the nearest point.)
+    its bound: Newton's method climbs to the root from below and is exact once it knows which elements are clipped.
 
     For perturbations of an image the box has ``low = -image`` and ``high = 1 - image``. Images take 3 to 6 steps of Newton's
     method.
@@ -89,6 +88,7 @@ class BoxedBall:
 
     def __call__(self, x: Tensor) -> Tensor:
         """``(B, d)`` to ``(B, d)``; differentiable away from the kinks, through the last step alone."""
+        # Projecting on one set after the other would end inside both, but not at the nearest point.
         with torch.no_grad():  # the last step has the derivative of the root, whatever led to it
             shrink = torch.ones_like(x[:, :1])
             for _ in range(self.steps):

@@ -25,11 +25,7 @@ class Statistics:
 
     @classmethod
     def of(cls, features: np.ndarray) -> Statistics:
-        """Of features ``(N, F)``.
-
-        Raises:
-            ValueError: of fewer than two images, or of features that are not finite.
-        """
+        """Of features ``(N, F)``; a ValueError for fewer than two images, or features that are not finite."""
         if len(features) < 2:
             raise ValueError(f"a Frechet distance needs at least two images on each side, one has {len(features)}")
         if not np.isfinite(features).all():
@@ -49,11 +45,7 @@ class Statistics:
 
     @classmethod
     def load(cls, path: Path, key: Key) -> Statistics:
-        """Read what :meth:`save` has written.
-
-        Raises:
-            ValueError: if they have another key, or cannot be read.
-        """
+        """Read what :meth:`save` has written; a ValueError if they have another key, or cannot be read."""
         try:
             with np.load(path, allow_pickle=False) as file:
                 found = json.loads(str(file["key"]))

@@ -17,11 +17,7 @@ class Density(ABC):
 
     @abstractmethod
     def fit(self, latents: Tensor, seed: int) -> Density:
-        """Fit to latents ``(N, d)``; a function of them and the seed. Returns itself.
-
-        Raises:
-            ValueError: if there are too few of them, or some are not finite.
-        """
+        """Fit to latents ``(N, d)``; a function of them and the seed. A ValueError if they are too few, or not all finite."""
 
     @abstractmethod
     def sample(self, n: int, seed: int) -> Tensor:

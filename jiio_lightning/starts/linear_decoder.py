@@ -45,11 +45,7 @@ class LinearDecoder(LearnedStart):
         self.least = 2 * (latent + 1)
 
     def regress(self, *, x: Tensor, z: Tensor, image: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
-        """From latents ``(N, d)``, equilibria ``(N, n)`` and images ``(N, C, H, W)``.
-
-        Raises:
-            ValueError: if the latents are all the same.
-        """
+        """From latents ``(N, d)`` (a ValueError if all are the same), equilibria ``(N, n)`` and images ``(N, C, H, W)``."""
         # From latents to images: a regression from pixels straight to latents is a little better, but knows one measurement only.
         inputs = _with_one(x.double())
         columns = torch.linalg.lstsq(inputs, image.flatten(1).double()).solution

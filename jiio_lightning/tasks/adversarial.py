@@ -132,11 +132,7 @@ class AdversarialTraining(JIIOTask):
         return lambda z, x: -problem.loss(z, x)
 
     def evaluate(self, batch, problem: InnerProblem, z: Tensor, x: Tensor) -> dict[str, Tensor]:  # noqa: ANN001
-        """``accuracy`` (0 or 1) and ``loss``, the cross-entropy, at an iterate.
-
-        Raises:
-            ValueError: if x is not an allowed perturbation.
-        """
+        """``accuracy`` (0 or 1) and ``loss``, the cross-entropy, at an iterate; a ValueError if x is not allowed."""
         self.threat.check(batch.image.flatten(1), x)
         hits = self.net.h(z).argmax(dim=1) == batch.label
         return {"accuracy": hits.float(), "loss": -problem.loss(z, x)}
@@ -162,11 +158,8 @@ class AdversarialTraining(JIIOTask):
         return SolverAttack(self.injected.budget(self), first=self.initial)
 
     def _check_step(self, solver: InnerSolver) -> None:
-        """Refuse the steps of the other norm: they are weak in this ball, and a weak attack looks like a robust net.
-
-        Raises:
-            ValueError: if a solver takes the other norm's steps.
-        """
+        """Refuse, by a ValueError, the steps of the other norm."""
+        # They are weak in this ball, and a weak attack looks like a robust net.
         step, steepest = getattr(solver, "step", None), self.threat.steepest(1.0)
         if isinstance(step, Normalised | Sign) and type(step) is not type(steepest):
             raise ValueError(
@@ -220,11 +213,7 @@ def metrics(attacked: dict[str, Attacked]) -> dict[str, Tensor]:
 
 
 def check_attackable(image: Tensor, label: Tensor, net: Classifier) -> None:
-    """Refuse images and labels that the net or the unit of eps does not fit.
-
-    Raises:
-        ValueError: if so.
-    """
+    """Refuse, by a ValueError, images and labels that the net or the unit of eps does not fit."""
     check_images(image, net)
     low, high = float(image.amin()), float(image.amax())
     if not (low >= 0 and high <= 1):

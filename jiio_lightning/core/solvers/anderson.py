@@ -33,9 +33,8 @@ class Anderson(Method):
 
     .. math:: v^+ = v + \beta g - (S + \beta Y) \gamma, \qquad (L^\top Y \mp \rho) \gamma = L^\top g
 
-    solved with columns scaled to unit length, so that :math:`\rho` is ``ridge`` relative to their norms. Its sign is that of the
-    matrix near a stable fixed point: :math:`S^\top Y` is negative there, :math:`Y^\top Y` positive. A sample whose small system
-    has no finite solution takes the plain step; the others do not notice.
+    solved with columns scaled to unit length, so that :math:`\rho` is ``ridge`` relative to their norms. A sample whose small
+    system has no finite solution takes the plain step; the others do not notice.
 
     Args:
         type: 1 or 2.
@@ -115,6 +114,7 @@ class Anderson(Method):
         left_norm = state.left_norm[:, :filled].clamp_min(tiny)
         turn_norm = state.turn_norm[:, :filled].clamp_min(tiny)
         scaled = state.gram[:, :filled, :filled] / left_norm.unsqueeze(2) / turn_norm.unsqueeze(1)
+        # Its sign is that of the matrix near a stable fixed point: S^T Y is negative there, Y^T Y positive.
         ridge = self.ridge * (-1 if self.type == 1 else 1)
         scaled.diagonal(dim1=1, dim2=2).add_(ridge)
         # solve() would raise for the whole batch where the system of one sample is singular.

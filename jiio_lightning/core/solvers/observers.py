@@ -79,8 +79,8 @@ class RandomIterate:
     """
 
     def __init__(self, draw: Tensor, max_steps: int) -> None:
-        # Never the start: at z = 0 a group norm sees a constant map, and its Jacobian there is an artefact of its epsilon (about
-        # 300 times larger than one step later), which would drown the penalty of Eq. 27.
+        # Not the start where there is another: at z = 0 a group norm sees a constant map, and its Jacobian there is an artefact
+        # of its epsilon (about 300 times larger than one step later), which would drown the penalty of Eq. 27.
         self.chosen = 1 + (draw * (max_steps - 1)).long()
         self.value: Tensor | None = None
 
