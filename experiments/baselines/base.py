@@ -14,12 +14,7 @@ from jiio_lightning.tasks.optimiser import adam
 
 
 class Baseline(LightningModule, ABC):
-    """A network that is trained without an inner problem, and therefore without an inner solver.
-
-    Args:
-        learning_rate: of Adam; the peak, with ``one_cycle``.
-        one_cycle: warm up and anneal over the run (Smith 2018) instead of a constant rate.
-    """
+    """A network that is trained without an inner problem, and therefore without an inner solver."""
 
     def __init__(self, learning_rate: float, one_cycle: bool) -> None:
         super().__init__()
@@ -42,11 +37,7 @@ class Baseline(LightningModule, ABC):
         return adam(self, self.learning_rate, self.one_cycle)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """As in PyTorch, but weights of another net are one clear error, and a generator's learned start is left out.
-
-        Raises:
-            ValueError: if a tensor is missing, unknown, or of another shape.
-        """
+        """As in PyTorch, but weights of another net are one ValueError, and a generator's learned start is left out."""
         state_dict = {name: tensor for name, tensor in state_dict.items() if not name.startswith(LEARNED)}
         if strict:
             check_weights(self, state_dict)

@@ -45,11 +45,7 @@ class Classification(Baseline):
         return {"accuracy": right.float(), "loss": F.cross_entropy(logits, batch.label, reduction="none")}
 
     def logits(self, batch: Any) -> Tensor:
-        """Logits ``(B, num_classes)``.
-
-        Raises:
-            ValueError: if the images or the labels do not fit the net.
-        """
+        """Logits ``(B, num_classes)``; a ValueError if the images or the labels do not fit the net."""
         shape, wanted = tuple(batch.image.shape[1:]), self.net.features.image_shape
         if shape != wanted:
             raise ValueError(f"the data has images of {shape}: set model.features.image_shape to it, it is {wanted}")

@@ -20,13 +20,7 @@ FACTORS = (1, 2, 4, 8)
 
 
 class Encoder(nn.Module, ABC):
-    """A network from images to latents.
-
-    Args:
-        latent: width d of the latents.
-        image_shape: ``(C, H, W)`` of the images.
-        variational: predict a variance for each latent, too.
-    """
+    """A network from images ``(C, H, W)`` to latents of width d and, if it is variational, a variance for each."""
 
     def __init__(self, latent: int, image_shape: tuple[int, int, int], variational: bool) -> None:
         super().__init__()

@@ -13,27 +13,19 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Code:
-    """What an encoder says of the latents of its images.
+    """What an encoder says of the latents of its images."""
 
-    Args:
-        mean: the latents, or the means of their posteriors ``(B, d)``.
-        log_variance: of the posteriors, normal with a diagonal covariance ``(B, d)``; None where the encoder gives points.
-    """
-
-    mean: Tensor
-    log_variance: Tensor | None = None
+    mean: Tensor  # the latents, or the means of their posteriors (B, d)
+    log_variance: Tensor | None = None  # (B, d) of the posteriors, normal with diagonal covariances; None for points
 
 
 class LatentRegularizer(ABC):
     """Which latent is decoded in training, and what code and decoder cost.
 
     Costs have the unit of the squared error *summed* over pixels and channels of an image in [-1, 1].
-
-    Attributes:
-        variational: whether it needs a code with variances.
     """
 
-    variational: bool = False
+    variational: bool = False  # whether it needs a code with variances
 
     def latent(self, code: Code, generators: Sequence[torch.Generator]) -> Tensor:
         """The latent that is decoded ``(B, d)``, by default the mean; one generator a sample for noise."""

@@ -21,13 +21,7 @@ NORMS = {"l2": "L2", "linf": "Linf"}
 
 
 class ImplicitForward(nn.Module):
-    """Images to logits as one differentiable function: a solve forwards and the implicit function theorem backwards, no more.
-
-    Args:
-        net: the classifier.
-        forward_solver: of z.
-        backward_solver: of the adjoint.
-    """
+    """Images to logits as one differentiable function: a solve forwards and the implicit function theorem backwards, no more."""
 
     def __init__(self, net: Classifier, forward_solver: FixedPoint, backward_solver: FixedPoint) -> None:
         super().__init__()

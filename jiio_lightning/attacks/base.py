@@ -14,15 +14,10 @@ from jiio_lightning.attacks.target import Target, Verdict
 
 @dataclass(frozen=True)
 class Attacked:
-    """The outcome of an attack.
+    """The outcome of an attack."""
 
-    Args:
-        delta: perturbations ``(B, d)``.
-        verdict: what the classifier says of them.
-    """
-
-    delta: Tensor
-    verdict: Verdict
+    delta: Tensor  # perturbations (B, d)
+    verdict: Verdict  # what the classifier says of them
 
     def or_stronger(self, other: Attacked) -> Attacked:
         """Sample by sample the one that fools; if both or none do, the one of larger cross-entropy."""

@@ -22,44 +22,26 @@ Resolve = Callable[[InnerProblem, Tensor, int], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the classifier says of perturbed images.
+    """What the classifier says of perturbed images."""
 
-    Args:
-        logits: ``(B, num_classes)`` at the re-solved z.
-        correct: ``(B,)`` bool.
-        loss: cross-entropy ``(B,)``.
-        residual: relative residual of z ``(B,)``.
-    """
-
-    logits: Tensor
-    correct: Tensor
-    loss: Tensor
-    residual: Tensor
+    logits: Tensor  # (B, num_classes) at the re-solved z
+    correct: Tensor  # (B,) bool
+    loss: Tensor  # cross-entropy (B,)
+    residual: Tensor  # relative residual of z (B,)
 
 
 @dataclass(frozen=True)
 class Target:
-    """Labelled images, a classifier and what may be done to them; ``AdversarialTraining.target`` makes one of a batch.
+    """Labelled images, a classifier and what may be done to them; ``AdversarialTraining.target`` makes one of a batch."""
 
-    Args:
-        problem: minus the cross-entropy over the allowed perturbations (Eq. 26), with x = delta ``(B, C * H * W)``.
-        net: the classifier.
-        image: ``(B, C, H, W)`` in [0, 1].
-        label: ``(B,)``.
-        index: of the samples in their data set ``(B,)``: random starts are functions of it.
-        threat: the allowed perturbations.
-        resolve: the solve behind a verdict.
-        seed: of the random starts.
-    """
-
-    problem: InnerProblem
+    problem: InnerProblem  # Eq. 26 over the allowed perturbations, x = delta (B, C * H * W)
     net: Classifier
-    image: Tensor
-    label: Tensor
-    index: Tensor
+    image: Tensor  # (B, C, H, W) in [0, 1]
+    label: Tensor  # (B,)
+    index: Tensor  # (B,) of the samples in their data set: random starts are functions of it
     threat: ThreatModel
-    resolve: Resolve
-    seed: int = 0
+    resolve: Resolve  # the solve behind a verdict
+    seed: int = 0  # of the random starts
 
     @property
     def pixels(self) -> Tensor:

@@ -75,14 +75,11 @@ class ThreatModel:
         if self.norm == "linf":
             return self.eps * (2 * torch.rand(width, generator=generator) - 1)
         direction = torch.randn(width, generator=generator)
+        # The root makes it uniform in the ball, whose volume within r grows as r^width.
         return self.eps * torch.rand((), generator=generator) ** (1 / width) * direction / torch.linalg.vector_norm(direction)
 
     def check(self, image: Tensor, delta: Tensor) -> None:
-        """Refuse perturbations ``(B, d)`` of images ``(B, d)`` that are not allowed.
-
-        Raises:
-            ValueError: with the largest violation.
-        """
+        """Refuse perturbations of images, both ``(B, d)``, that are not allowed, by a ValueError with the largest violation."""
         if not bool(torch.isfinite(delta).all()):
             raise ValueError("an attack returned a perturbation that is not finite")
         longest = float(self.length(delta).max())

@@ -19,17 +19,14 @@ from jiio_lightning.tasks.interface import InjectedSolver
 class AugmentedDEQSolver(InjectedSolver, Callback):
     """Owns the inner solvers, gives them to the task, judges their solutions.
 
-    The budgets belong to this callback and not to the task, so that a checkpoint never brings its own: the run file and the
-    command line decide. A module without an inner problem (an autoencoder, a plain classifier) needs no solver and gets none.
+    A module without an inner problem (an autoencoder, a plain classifier) needs no solver and gets none.
 
     Args:
         train: solver of training steps (Sec. 4.1: 40 steps); a JIIOTask needs one.
         test: solver of validation, test and prediction (Sec. 4.1: 100 steps); a JIIOTask needs one.
         resolve: re-solves z at the returned x, for feasible metrics.
         feasible_tol: relative residual under which z counts as an equilibrium.
-        trust_tol: a training sample whose z or mu has a larger residual gives no gradient of the outer loss in that step. Eq. 19
-            holds at a KKT point; far from one the gradient is noise that drives the equilibrium further away (without this, runs
-            lost it for good: mu first, z some steps later). The Jacobian penalty still sees every sample and brings it back.
+        trust_tol: a training sample whose z or mu has a larger residual gives no gradient of the outer loss in that step.
         learned_start: begin evaluation at the task's learned start (``jiio learn_start``), not where training begins. It needs
             shorter first steps, so it belongs to the solver (conf/solver/*_started.yaml).
     """
@@ -69,6 +66,7 @@ class AugmentedDEQSolver(InjectedSolver, Callback):
             raise ValueError(
                 "solver.learned_start is for trained weights: fit without it, then `jiio learn_start`, then evaluate with it"
             )
+        # Not part of the task: a checkpoint never brings budgets of its own, the run file and the command line decide.
         pl_module.solver = self
 
     def budget(self, task: nn.Module) -> InnerSolver:
@@ -77,11 +75,13 @@ class AugmentedDEQSolver(InjectedSolver, Callback):
         return solver
 
     def resolve(self, problem: InnerProblem, x: Tensor, hidden: int) -> tuple[Tensor, Tensor]:
-        with torch.no_grad():
+        with torch.no_grad():  # from z = 0: feasible metrics are functions of x, not of the solver's z
             solution = self.tight(lambda z: problem.f(z, x), x.new_zeros(x.shape[0], hidden))
         return solution.value, solution.residual
 
     def trusted(self, solution: InnerSolution) -> Tensor:
+        # Eq. 19 holds at a KKT point; far from one the gradient is noise that drives the equilibrium further away (without this,
+        # runs lost it for good: mu first, z some steps later). The Jacobian penalty still sees every sample and brings it back.
         return solution.finite & (solution.residuals[:, :2] < self.trust_tol).all(dim=1)
 
     def statistics(self, solution: InnerSolution) -> dict[str, Tensor]:

@@ -82,6 +82,7 @@ class FrechetDistance(Callback):
         if not isinstance(pl_module, LatentModel):
             raise ValueError(f"{type(pl_module).__name__} does not reconstruct images: leave out the FrechetDistance callback")
         self._batches = []
+        # One process makes and reads the file: all would write it at once.
         found = self._reference_statistics(data, pl_module.device) if trainer.is_global_zero else None
         self._truth = trainer.strategy.broadcast(found)
 

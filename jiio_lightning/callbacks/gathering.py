@@ -15,26 +15,17 @@ Rows = dict[str, np.ndarray]
 def gather_rows(batches: Sequence[Mapping[str, Tensor]]) -> Rows:
     """The batches of every process as one table, sorted by ``index``, a sample that came twice counted once.
 
-    Every process has to call it; a process without batches gives none, and all get the same table.
-
-    Args:
-        batches: tensors ``(B, ...)`` by name, ``index`` among them.
-
-    Returns:
-        Arrays ``(N, ...)`` by name; empty if no process had a batch.
+    Every process has to call it; a process without batches gives none, and all get the same table, which is empty if no process
+    had a batch.
     """
-    tables = [table for table in _from_all(_joined(batches)) if table]
+    names = batches[0] if batches else ()
+    own = {name: np.concatenate([batch[name].detach().cpu().numpy() for batch in batches]) for name in names}
+    tables = [table for table in _from_all(own) if table]
     if not tables:
         return {}
     rows = {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
     _, first = np.unique(rows["index"], return_index=True)
     return {name: array[first] for name, array in rows.items()}
-
-
-def _joined(batches: Sequence[Mapping[str, Tensor]]) -> Rows:
-    """The batches of this process."""
-    names = batches[0] if batches else ()
-    return {name: np.concatenate([batch[name].detach().cpu().numpy() for batch in batches]) for name in names}
 
 
 def _from_all(table: Rows) -> list[Rows]:

@@ -1,4 +1,4 @@
-"""Pictures beside the metrics: what a task was given above what it made of it."""
+"""Pictures of what a task was given, above what it made of it."""
 
 from __future__ import annotations
 

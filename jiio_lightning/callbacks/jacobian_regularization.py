@@ -75,17 +75,19 @@ class JacobianRegularization(Regularizer, Callback):
         """The hinge on the leading mode with its coefficient, a scalar; the power iteration starts at the gap ``(B, n)``."""
         if not self.mode_coefficient:
             return z.new_zeros(())
-        return self.mode_coefficient * mode_penalty(f, z, x, torch.nan_to_num(gap))
+        probe = torch.nan_to_num(gap)  # the penalty is a mean over samples: a NaN of one would spoil it
+        return self.mode_coefficient * mode_penalty(f, z, x, probe)
 
 
 class JacobianWatch(Watch):
-    """The penalty of one training step: draws its iterate before the solve, its probes after it."""
+    """The penalty of one training step."""
 
     def __init__(
         self, settings: JacobianRegularization, generators: list[torch.Generator], max_steps: int, device: torch.device
     ) -> None:
         self.settings = settings
         self.generators = generators
+        # Before the probes, which the same generators give after the solve: the order is part of what a seed means.
         draw = torch.stack([torch.rand((), generator=generator) for generator in generators]).to(device)
         self.iterate = RandomIterate(draw, max_steps)
         self.observers = (self.iterate,) if settings.coefficient and settings.at == "trajectory" else ()

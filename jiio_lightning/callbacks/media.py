@@ -15,14 +15,7 @@ SHOWN = 1000
 
 
 def log_picture(trainer: Trainer, key: str, picture: Tensor, path: Path | None = None) -> None:
-    """Show a picture ``(3, H, W)`` in [0, 1].
-
-    Args:
-        trainer: whose loggers are meant.
-        key: name among the pictures, with the stage (``images/test``).
-        picture: the pixels.
-        path: the same as a file, if there is one: other loggers that take files get it.
-    """
+    """Show a picture ``(3, H, W)`` in [0, 1], or its file where a logger takes files; the key is like ``images/test``."""
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.experiment.add_image(key, picture, trainer.global_step)
@@ -40,13 +33,7 @@ def log_table(trainer: Trainer, key: str, columns: Sequence[str], rows: Sequence
 
 
 def log_curves(trainer: Trainer, key: str, curves: Mapping[str, Sequence[float]]) -> None:
-    """Show curves over the steps of a solve, one number a step, all of one length: they have an axis of their own, the solve's.
-
-    Args:
-        trainer: whose loggers are meant.
-        key: name of the group (``solve/test``).
-        curves: values by name.
-    """
+    """Show curves over the steps of a solve, one number a step, all of one length; the axis is the solve's own."""
     rows = [[step, *values] for step, values in enumerate(zip(*curves.values(), strict=True), start=1)]
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):

@@ -1,4 +1,4 @@
-"""The linear baseline beside a generator's test error."""
+"""The linear baseline of a generator's test error."""
 
 from __future__ import annotations
 

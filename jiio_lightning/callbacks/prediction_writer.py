@@ -61,11 +61,7 @@ class PredictionWriter(BasePredictionWriter):
 def write_classified(data: FewShotFolder, logits: Tensor, folder: Path, count: int) -> None:
     """Write ``predictions.csv``: file, class, probability and the probability of each class; and ``classified.png``.
 
-    Args:
-        data: the episode, with the names of its classes and files.
-        logits: ``(Q, N)`` of the query images.
-        folder: where to.
-        count: query images in the picture.
+    The logits ``(Q, N)`` are those of the query images, of which the picture shows ``count``.
     """
     probability = logits.softmax(dim=1)
     best, chosen = (found.tolist() for found in probability.max(dim=1))

@@ -28,6 +28,7 @@ class StepProgress(TQDMProgressBar):
         super().on_train_start(trainer, pl_module)
         total = trainer.estimated_stepping_batches
         self.train_progress_bar.reset(total=None if total == float("inf") else int(total))
+        # A resumed run begins where it was left.
         self.train_progress_bar.initial = self.train_progress_bar.n = trainer.global_step
 
     def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:

@@ -30,9 +30,7 @@ class SampleMetrics(Callback):
     * ``test/NAME_median`` and its 95 % interval ``test/NAME_median_low``, ``test/NAME_median_high``, between two order statistics
       and so exact for every distribution (an accuracy of 0 or 1 has none);
 
-    and writes them to ``<run folder>/samples_test.csv``. Where there are too few samples for an interval it is NaN. The mean
-    replaces the one that the task logs: they agree in one process, but Lightning's mean over processes with unequal numbers of
-    samples is off (it rounds their average number down).
+    and writes them to ``<run folder>/samples_test.csv``. Where there are too few samples for an interval it is NaN.
     """
 
     def __init__(self) -> None:
@@ -71,6 +69,8 @@ class SampleMetrics(Callback):
         self._batches = []
         for name, values in rows.items():
             if name != "index":
+                # The mean replaces the one that the task logs: they agree in one process, but Lightning's over processes with
+                # unequal numbers of samples is off (it rounds their average number down).
                 task.log_dict({f"{stage}/{key}": value for key, value in summary(name, values.astype(np.float64)).items()})
         if rows and trainer.is_global_zero:
             write_rows(rows, Path(trainer.default_root_dir) / f"samples_{stage}.csv")
@@ -80,11 +80,7 @@ class SampleMetrics(Callback):
 
 
 def summary(name: str, values: np.ndarray) -> dict[str, float]:
-    """Mean, median and their 95 % intervals of a metric ``(N,)``, by the names they are logged under.
-
-    Raises:
-        ValueError: if the values are not one number a sample.
-    """
+    """Mean, median and their 95 % intervals of a metric, by their names in the log; a ValueError for a shape but ``(N,)``."""
     if values.ndim != 1:
         raise ValueError(f"the metric {name!r} has the shape {values.shape}: it must be one number a sample")
     share = name.startswith(SHARE) and bool(np.isin(values, (0, 1)).all())

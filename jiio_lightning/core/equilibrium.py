@@ -14,12 +14,7 @@ Cell = Callable[[Tensor, Tensor], Tensor]
 
 
 class Linearisation:
-    """f at one point (z, x), with its graph, so that products with both Jacobians cost one backward pass each.
-
-    Args:
-        f: the cell.
-        z: ``(B, n)``.
-        x: ``(B, d)``.
+    """f at one point z ``(B, n)``, x ``(B, d)`` with its graph: products with both Jacobians cost one backward pass each.
 
     Example:
         >>> at = Linearisation(lambda z, x: z.square() + 3 * x, z=torch.tensor([[2.0]]), x=torch.tensor([[1.0]]))
@@ -51,18 +46,11 @@ class Linearisation:
 
 
 def adjoint(at: Linearisation, cotangent: Tensor, solver: FixedPoint, mu0: Tensor | None = None) -> Solution:
-    r"""Solve the adjoint equation at a fixed point (Eq. 9).
+    r"""Solve the adjoint equation at a fixed point (Eq. 9) for mu ``(B, n)``; the cotangent is dl/dz ``(B, n)``.
 
     .. math:: \mu = J_z^\top \mu + \partial_z \ell
 
-    Args:
-        at: f linearised at (z, x).
-        cotangent: dl/dz ``(B, n)``.
-        solver: method and budget; with Picard from mu = 0 it is the Neumann series, truncated at the budget.
-        mu0: start; 0 unless given.
-
-    Returns:
-        The solution, its ``value`` mu ``(B, n)``.
+    It starts at 0 unless ``mu0`` is given; from there Picard is the Neumann series, truncated at the budget.
 
     Example:
         >>> from jiio_lightning.core.solvers import Picard
@@ -80,15 +68,8 @@ def equilibrium(f: Cell, x: Tensor, z0: Tensor, forward: FixedPoint, backward: F
     .. math:: \frac{\partial \ell}{\partial \theta} = \mu^\top \frac{\partial f}{\partial \theta}, \quad
               (I - J_z)^\top \mu = \partial_z \ell
 
-    Args:
-        f: the cell.
-        x: ``(B, d)``.
-        z0: start ``(B, n)``.
-        forward: method and budget of the forward solve, which has no graph.
-        backward: method and budget of the adjoint solve (:func:`adjoint`), in the backward pass.
-
-    Returns:
-        ``(B, n)``: f evaluated once more at the solution, with that evaluation's graph.
+    The forward solve, from z0 ``(B, n)`` at x ``(B, d)``, has no graph; ``backward`` solves the adjoint equation in the backward
+    pass. What is returned ``(B, n)`` is f evaluated once more at the solution, with that evaluation's graph.
 
     Raises:
         RuntimeError: in a backward pass with ``create_graph``: second derivatives are not available.

@@ -16,20 +16,15 @@ CHECK = 5
 class LinearSolution:
     """A solve of A u = b.
 
-    Args:
-        value: u ``(B, N)``.
-        residual: ||A u - b|| / ||b||, ``(B,)``.
-        num_products: products with A.
-
     Example:
         >>> solution = LinearSolution(torch.zeros(2, 3), residual=torch.tensor([1e-7, 0.1]), num_products=12)
         >>> solution.within(1e-6).tolist()
         [True, False]
     """
 
-    value: Tensor
-    residual: Tensor
-    num_products: int
+    value: Tensor  # u (B, N)
+    residual: Tensor  # ||A u - b|| / ||b||, (B,)
+    num_products: int  # products with A
 
     def within(self, tol: float) -> Tensor:
         """``(B,)`` bool: solved to tol."""
@@ -39,14 +34,10 @@ class LinearSolution:
 def gmres(
     product: Callable[[Tensor], Tensor], rhs: Tensor, *, memory: int = 30, restarts: int = 1, tol: float = 1e-6
 ) -> LinearSolution:
-    """Restarted GMRES (Saad & Schultz 1986), each row of rhs a system of its own.
+    """Restarted GMRES (Saad & Schultz 1986) for ``product(u) = rhs``, both ``(B, N)``, each row a system of its own.
 
-    Args:
-        product: ``A u`` for each row, ``(B, N) -> (B, N)``.
-        rhs: b ``(B, N)``.
-        memory: Krylov vectors between restarts.
-        restarts: cycles at most.
-        tol: relative residual at which a system counts as solved and takes no further part.
+    There are ``memory`` Krylov vectors between restarts and ``restarts`` cycles at most. A system whose relative residual is
+    below ``tol`` counts as solved and takes no further part.
 
     Returns:
         The best u and its true residual: look at it, nothing is raised when the budget was too small.
@@ -113,13 +104,10 @@ class _ResidualEstimate:
     :math:`c^\top \bar H = 0`, which grows by an element with each column of the Hessenberg matrix:
 
     .. math:: c_0 = 1, \quad c_{k + 1} = - \sum_{j \le k} c_j h_{j k} / h_{k + 1, k}, \quad \| r_k \| / \beta = 1 / \| c \|
-
-    Args:
-        null: room for c, zeros ``(B, memory + 1)``.
     """
 
     def __init__(self, null: Tensor) -> None:
-        self.null = null
+        self.null = null  # c, zeros (B, memory + 1) at first
         self.null[:, 0] = 1.0
 
     def __call__(self, hessenberg: Tensor, k: int) -> Tensor:

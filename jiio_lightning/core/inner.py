@@ -48,8 +48,7 @@ class XResidual:
 class MuResidual:
     """||dL/dz|| / ||J_z^T mu + dl/dz||: a residual of mu relative to mu itself, which is what the gradient of Eq. 19 needs.
 
-    Where the data are fitted exactly mu goes to 0 and the quotient to 0/0. So the denominator is at least ``FLOOR`` times the
-    largest ||J_z^T mu + dl/dz|| that this solve has seen: a mu below that counts as 0.
+    The denominator is at least ``FLOOR`` times the largest one that this solve has seen: a mu below that counts as 0.
 
     Example:
         >>> residual, mu = MuResidual(), torch.tensor([[3.0, 4.0]])
@@ -68,6 +67,7 @@ class MuResidual:
         """``(B,)`` for mu and dL/dz ``(B, n)``; 0 where both vanish."""
         norm = torch.linalg.vector_norm(mu + dz, dim=1)
         self.largest = norm if self.largest is None else torch.fmax(self.largest, norm)
+        # Where the data are fitted exactly mu goes to 0 and the quotient, without a floor, to 0/0.
         whole = torch.maximum(norm, self.FLOOR * self.largest)
         return torch.linalg.vector_norm(dz, dim=1) / whole.clamp_min(torch.finfo(norm.dtype).tiny)
 
@@ -88,16 +88,7 @@ class SolveError(RuntimeError):
 
 @dataclass(frozen=True)
 class InnerSolution:
-    """What Joint and Nested return.
-
-    Args:
-        v: selected iterate, outside any graph.
-        residuals: relative residuals of z, mu and x at v ``(B, 3)``: ||f - z|| / ||f||, ||dL/dz|| / ||J_z^T mu + dl/dz||
-            (:class:`MuResidual`), and the projected gradient in x over the largest one that the solve has seen
-            (:class:`XResidual`).
-        cost: inner loss at v ``(B,)``. The feasible cost is another: the inner loss at z re-solved at the returned x.
-        num_steps: steps in x.
-        finite: ``(B,)`` bool, False where the sample fell back to its last finite iterate.
+    """What Joint and Nested return. Its cost is not the feasible cost: that is the inner loss at z re-solved at the returned x.
 
     Example:
         >>> v, residuals = Augmented.start(torch.zeros(2, 1), hidden=3), torch.tensor([[1e-3, 1e-3, 0.1], [0.5, 0.5, 0.1]])
@@ -106,11 +97,11 @@ class InnerSolution:
         [True, False]
     """
 
-    v: Augmented
-    residuals: Tensor
-    cost: Tensor
-    num_steps: int
-    finite: Tensor
+    v: Augmented  # selected iterate, outside any graph
+    residuals: Tensor  # (B, 3) relative ones of z (||f - z|| / ||f||), mu (MuResidual) and x (XResidual), at v
+    cost: Tensor  # (B,) inner loss at v
+    num_steps: int  # steps in x
+    finite: Tensor  # (B,) bool, False where the sample fell back to its last finite iterate
 
     @classmethod
     def of(cls, solution: Solution, hidden: int) -> InnerSolution:
@@ -128,11 +119,7 @@ class InnerSolution:
         return self.finite & (self.feasibility < feasible_tol)
 
     def require(self, feasible_tol: float = 1e-2) -> InnerSolution:
-        """This solution, if all samples are finite, the median sample is feasible and its mu has converged.
-
-        Raises:
-            SolveError: else; the message says which residual, the likely cause and what to change.
-        """
+        """This solution, if all samples are finite, the median sample is feasible and its mu has converged; else a SolveError."""
         complaint = diagnose(self, feasible_tol)
         if complaint is not None:
             raise SolveError(complaint)
@@ -141,9 +128,6 @@ class InnerSolution:
 
 class InnerSolver(ABC):
     """``(InnerProblem, v0) -> InnerSolution``, without a graph.
-
-    Args:
-        max_steps: steps in x.
 
     Example:
         A solver that tries two joint solves and returns the second from where the first ended.
@@ -159,7 +143,7 @@ class InnerSolver(ABC):
         True
     """
 
-    max_steps: int
+    max_steps: int  # steps in x
 
     @abstractmethod
     def __call__(self, problem: InnerProblem, v0: Augmented, observers: Sequence[Observer] = ()) -> InnerSolution:

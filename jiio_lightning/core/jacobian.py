@@ -15,16 +15,8 @@ def jacobian_penalty(f: Cell, z: Tensor, x: Tensor, probes: Tensor) -> Tensor:
 
     :math:`\epsilon^\top J J^\top \epsilon` has the expectation of the paper's :math:`\epsilon^\top J^\top J \epsilon` and needs
     one backward pass. The division by the number of elements is the released code's, which its coefficients (0.1, 2, 0.01,
-    0.5) mean.
-
-    Args:
-        f: the cell.
-        z: where J_z is taken ``(B, n)``.
-        x: ``(B, d)``.
-        probes: standard normal, ``(P, B, n)``, one backward pass for each of the P.
-
-    Returns:
-        A scalar with a graph to the weights of f.
+    0.5) mean. J_z is taken at z ``(B, n)``, x ``(B, d)``; each of the P standard normal probes ``(P, B, n)`` takes one backward
+    pass. The result is a scalar with a graph to the weights of f.
 
     Example:
         >>> jacobian_penalty(lambda z, x: 0.5 * z + x, torch.zeros(4, 3), torch.zeros(4, 3), probes=torch.ones(1, 4, 3)).item()
@@ -46,15 +38,11 @@ def mode_penalty(f: Cell, z: Tensor, x: Tensor, probe: Tensor, steps: int = 3, c
     of 0.07 the spectral radius passed 1. This sees that direction alone, and is 0 while the equilibrium is stable.
 
     Args:
-        f: the cell.
-        z: an equilibrium ``(B, n)``.
-        x: ``(B, d)``.
+        f: the cell; the result is a scalar with a graph to its weights.
+        z: an equilibrium ``(B, n)`` at x ``(B, d)``.
         probe: where the power iteration starts ``(B, n)``: dL/dz at the end of a joint solve is what its slowest modes left over.
         steps: of the power iteration, one backward pass each.
         ceiling: c, the stretch that is free of charge.
-
-    Returns:
-        A scalar with a graph to the weights of f.
 
     Example:
         One unstable direction of two: its stretch of 1.5 is penalised, 1.5^2 - 0.7^2.

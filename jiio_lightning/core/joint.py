@@ -96,6 +96,7 @@ class Joint(InnerSolver):
     def __call__(self, problem: InnerProblem, v0: Augmented, observers: Sequence[Observer] = ()) -> InnerSolution:
         """Solve from v0; observers see packed iterates."""
         with torch.no_grad():
+            # A method's history holds projected iterates, from the first one on.
             v0 = replace(v0.detach(), x=problem.project(v0.x.detach()))
             solution = solve(
                 self.method,
@@ -130,6 +131,7 @@ class _JointMap:
         move, self.rule_state = self.solver.step.move(at.gradient.x, self.rule_state, self.count, self.solver.max_steps)
         self.count += 1
         new = joint_update(self.problem, v, self.solver.step_sizes, at.gradient, move)
+        # Without inner iterations residual and cost are those of the given iterate: nothing to pack a second time.
         return Update(new.pack(), residual, at.loss, None if v is given else v.pack())
 
     def _residual(self, v: Augmented, at: Evaluation) -> Tensor:

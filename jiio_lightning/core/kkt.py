@@ -16,20 +16,15 @@ from jiio_lightning.core.state import Augmented
 class KKTResidual:
     """Norms of the three rows of Eq. 14 for each sample, in the units of their rows.
 
-    Args:
-        z: ||f(z, x) - z||, ``(B,)``.
-        mu: ||dL/dz||, ``(B,)``.
-        x: ||x - P(x - dL/dx)||, ``(B,)``; without a constraint ||dL/dx||.
-
     Example:
         >>> at = KKTResidual(z=torch.zeros(1), mu=torch.zeros(1), x=torch.ones(1))
         >>> {row: value.item() for row, value in vars(at).items()}
         {'z': 0.0, 'mu': 0.0, 'x': 1.0}
     """
 
-    z: Tensor
-    mu: Tensor
-    x: Tensor
+    z: Tensor  # ||f(z, x) - z||, (B,)
+    mu: Tensor  # ||dL/dz||, (B,)
+    x: Tensor  # ||x - P(x - dL/dx)||, (B,); without a constraint ||dL/dx||
 
 
 def kkt_residual(problem: InnerProblem, v: Augmented) -> KKTResidual:
@@ -55,10 +50,7 @@ def kkt_map(problem: InnerProblem, v: Augmented) -> Augmented:
         K = \left( \partial_z L,\; f(z, x) - z,\; x - P(x - \partial_x L) \right)
 
     A zero of it is a KKT point also with the constraint active. The row that belongs to mu is dL/dz and the other way round,
-    so that without a constraint K is the gradient of L and its Jacobian is symmetric.
-
-    Args:
-        v: iterate whose blocks require grad.
+    so that without a constraint K is the gradient of L and its Jacobian is symmetric. The blocks of v have to require grad.
 
     Example:
         >>> problem = InnerProblem(f=lambda z, x: z / 2 + x, loss=lambda z, x: 0.5 * (z - 5).square().sum(1))
@@ -72,11 +64,7 @@ def kkt_map(problem: InnerProblem, v: Augmented) -> Augmented:
 
 
 class KKTLinearisation:
-    """The KKT map at one point v, with its graph: for products with the transposed Jacobian, and to the weights.
-
-    Args:
-        problem: the inner problem.
-        v: its solution.
+    """The KKT map at a solution v, with its graph: for products with the transposed Jacobian, and to the weights.
 
     Example:
         Without a constraint the Jacobian is symmetric; its first column has d(dL/dz)/dz and J_z - 1.
@@ -110,20 +98,10 @@ def kkt_adjoint(
 ) -> tuple[Augmented, LinearSolution]:
     r"""Solve Eq. 17 for u by GMRES; the products with :math:`K_v^\top` are double backward passes.
 
-    GMRES looks for u in the order of the paper's rows, f - z before dL/dz: then the diagonal blocks are :math:`J_z - I`, near
-    -I for a contraction, and the Krylov space needs about 2 d vectors for the coupling to x besides those of an adjoint solve.
-
     .. math:: \left( \frac{\partial K_\theta(v)}{\partial v} \right)^\top u = - \partial_v \ell^{\mathrm{outer}}
 
-    Args:
-        at: the KKT map linearised at the solution v.
-        outer_gradient: gradient of the outer loss with respect to v.
-        memory: Krylov vectors between restarts.
-        restarts: cycles at most.
-        tol: relative residual that ends the solve.
-
-    Returns:
-        u, and the linear solve (its residual says whether to trust u).
+    ``outer_gradient`` is that of the outer loss in v, the budget that of :func:`gmres`. Returns u and the linear solve, whose
+    residual says whether to trust u.
 
     Example:
         >>> problem = InnerProblem(
@@ -136,7 +114,9 @@ def kkt_adjoint(
         (True, True)
     """
 
-    def swapped(packed: Tensor) -> Augmented:  # from the order of GMRES to that of kkt_map, and back
+    # GMRES looks for u in the order of the paper's rows, f - z before dL/dz: then the diagonal blocks are J_z - I, near -I for a
+    # contraction, and the Krylov space needs about 2 d vectors for the coupling to x more than an adjoint solve.
+    def swapped(packed: Tensor) -> Augmented:  # from that order to kkt_map's, and back
         rows = Augmented.unpack(packed, at.v.hidden)
         return Augmented(z=rows.mu, mu=rows.z, x=rows.x)
 

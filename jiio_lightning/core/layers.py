@@ -16,11 +16,6 @@ from jiio_lightning.core.solvers.base import FixedPoint, relative
 class SolvedLayer:
     """Where a layer z = f(z, x) was solved, outside any graph.
 
-    Args:
-        f: the cell.
-        z: f at the last iterate of the solve ``(B, n)``.
-        x: the layer's input ``(B, d)``.
-
     Example:
         >>> layer = SolvedLayer(lambda z, x: z / 2 + x, z=torch.tensor([[1.0]]), x=torch.tensor([[1.0]]))
         >>> layer.gap.item(), layer.residual.item()  # f is 3/2 there
@@ -28,8 +23,8 @@ class SolvedLayer:
     """
 
     f: Cell
-    z: Tensor
-    x: Tensor
+    z: Tensor  # f at the last iterate of the solve (B, n)
+    x: Tensor  # the layer's input (B, d)
 
     @cached_property  # the gap and the residual share one evaluation
     @torch.no_grad()
@@ -50,10 +45,7 @@ class SolvedLayer:
 
 class Layers:
     """Solves the equilibria of one pass through a network and remembers where they are, in their order.
-
-    Args:
-        forward: method and budget of each solve.
-        backward: of each adjoint solve, through which the gradient goes back (Eq. 7).
+    ``backward`` solves the adjoint of each, through which the gradient goes back (Eq. 7).
 
     Example:
         >>> from jiio_lightning.core.solvers import Picard

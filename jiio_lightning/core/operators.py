@@ -23,12 +23,6 @@ LinearMap = Callable[[Tensor], Tensor]
 class Measurement:
     r"""What is observed of a batch of images, :math:`\hat y = A y + \varepsilon` (Eq. 21).
 
-    Args:
-        y: :math:`\hat y`, ``(B, ...)``.
-        apply: A with this batch's random parts fixed, images ``(B, C, H, W)`` to the shape of ``y``; linear and differentiable.
-        shown: ``y`` as images of the original size ``(B, C, H, W)``: unseen pixels are 0, a small image is enlarged.
-        seen: ``(B, 1, H, W)`` bool, False in the holes; None for an operator that leaves no pixel out.
-
     Example:
         >>> image = torch.ones(1, 1, 2, 2)
         >>> half = Measurement(y=0.5 * image, apply=lambda image: 0.5 * image, shown=0.5 * image)
@@ -36,10 +30,10 @@ class Measurement:
         True
     """
 
-    y: Tensor
-    apply: LinearMap
-    shown: Tensor
-    seen: Tensor | None = None
+    y: Tensor  # (B, ...)
+    apply: LinearMap  # A with this batch's random parts fixed: images (B, C, H, W) to the shape of y, differentiable
+    shown: Tensor  # y as images (B, C, H, W): unseen pixels are 0, a small image is enlarged
+    seen: Tensor | None = None  # (B, 1, H, W) bool, False in the holes; None where no pixel is left out
 
 
 class Operator(ABC):
@@ -147,10 +141,10 @@ class SquareMask(Mask):
 
 
 class PixelMask(Mask):
-    """Single pixels are missing: a fixed number of them is kept, every choice equally likely.
+    """Single pixels are missing: a fixed number of them is seen, every choice equally likely.
 
     Args:
-        keep: share of the pixels that is kept, in (0, 1).
+        keep: share of the pixels that is seen, in (0, 1).
 
     Raises:
         ValueError: for another share.

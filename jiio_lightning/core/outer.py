@@ -26,10 +26,6 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 class Surrogate:
     """What an outer gradient gives to the optimiser.
 
-    Args:
-        value: ``(B,)``, with a graph to the weights.
-        residual: relative residual of the linear solve behind it ``(B,)``; None where there was none.
-
     Example:
         >>> import torch
         >>> weight = torch.tensor(3.0, requires_grad=True)
@@ -38,8 +34,8 @@ class Surrogate:
         1.0
     """
 
-    value: Tensor
-    residual: Tensor | None = None
+    value: Tensor  # (B,), with a graph to the weights
+    residual: Tensor | None = None  # (B,) relative one of the linear solve behind it; None where there was none
 
 
 class OuterGradient(ABC):

@@ -16,28 +16,19 @@ from jiio_lightning.core.state import Augmented
 class Evaluation:
     """A loss of (z, x) and a gradient at an iterate v.
 
-    Args:
-        gradient: with respect to (z, mu, x), each block shaped as its block of v.
-        loss: ``(B,)``.
-
     Example:
         >>> at = Evaluation(gradient=Augmented.start(torch.ones(4, 2), hidden=3), loss=torch.zeros(4))
         >>> at.gradient.mu.shape, at.loss.shape
         (torch.Size([4, 3]), torch.Size([4]))
     """
 
-    gradient: Augmented
-    loss: Tensor
+    gradient: Augmented  # with respect to (z, mu, x), each block shaped as its block of v
+    loss: Tensor  # (B,)
 
 
 @dataclass(frozen=True)
 class InnerProblem:
     r"""``min_x l(z, x)`` subject to ``z = f(z, x)`` and ``x in C`` (Eq. 12), for a batch of independent samples.
-
-    Args:
-        f: the cell, ``(B, n), (B, d) -> (B, n)``.
-        loss: inner loss of each sample, ``(B, n), (B, d) -> (B,)``; it holds the head h and the target.
-        project: Euclidean projection of x on C, ``(B, d) -> (B, d)``.
 
     Example:
         The optimum of this one is z = 4, mu = -2, x = 2: there all gradients of the Lagrangian vanish.
@@ -50,22 +41,16 @@ class InnerProblem:
         [[0.0, 0.0, 0.0]]
     """
 
-    f: Callable[[Tensor, Tensor], Tensor]
-    loss: Callable[[Tensor, Tensor], Tensor]
-    project: Callable[[Tensor], Tensor] = unconstrained
+    f: Callable[[Tensor, Tensor], Tensor]  # the cell, (B, n), (B, d) -> (B, n)
+    loss: Callable[[Tensor, Tensor], Tensor]  # (B, n), (B, d) -> (B,), of each sample; holds h and the target
+    project: Callable[[Tensor], Tensor] = unconstrained  # Euclidean projection of x on C, (B, d) -> (B, d)
 
     def lagrangian(self, v: Augmented) -> Tensor:
-        r"""Value of Eq. 13 for each sample.
+        r"""Value of Eq. 13 for each sample ``(B,)``.
 
         .. math:: L(z, \mu, x) = \ell(z, x) + \mu^\top (f_\theta(z, x) - z)
 
         At a KKT point its gradient with respect to :math:`\theta` is the exact gradient of the inner optimum (Eq. 19).
-
-        Args:
-            v: iterate with z ``(B, n)``, mu ``(B, n)`` and x ``(B, d)``.
-
-        Returns:
-            Tensor of shape ``(B,)``.
         """
         return self.loss(v.z, v.x) + (v.mu * (self.f(v.z, v.x) - v.z)).sum(dim=1)
 

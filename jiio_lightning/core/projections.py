@@ -17,12 +17,9 @@ def unconstrained(x: Tensor) -> Tensor:
 
 
 class L2Ball:
-    r"""``||x||_2 <= radius`` for each sample.
+    r"""``||x||_2 <= radius`` for each sample, the radius r in the units of x.
 
     .. math:: P(x) = x \min(1, r / \|x\|)
-
-    Args:
-        radius: r, in the units of x.
 
     Raises:
         ValueError: for a negative radius.
@@ -45,11 +42,7 @@ class L2Ball:
 
 
 class Box:
-    """``low <= x <= high``, elementwise.
-
-    Args:
-        low: a number or a tensor that broadcasts to ``(B, d)``.
-        high: likewise.
+    """``low <= x <= high``, elementwise; a bound is a number or a tensor that broadcasts to ``(B, d)``.
 
     Example:
         >>> Box(0.0, 1.0)(torch.tensor([[-3.0, 0.5, 2.0]])).tolist()
@@ -75,13 +68,10 @@ class BoxedBall:
 
     The KKT conditions of the projection give :math:`P(x) = \mathrm{clip}(t x)` with the largest :math:`t \le 1` for which the
     ball holds. :math:`\|\mathrm{clip}(t x)\|^2` is concave and piecewise linear in :math:`t^2`, with kinks where an element meets
-    its bound: Newton's method climbs to the root from below and is exact once it knows which elements are clipped. (Projecting
-    on one set after the other ends inside both but is not the nearest point.)
+    its bound: Newton's method climbs to the root from below and is exact once it knows which elements are clipped.
 
-    Args:
-        ball: the ball.
-        box: a box that contains 0: for a perturbation, ``low = -image`` and ``high = 1 - image``.
-        steps: of Newton's method; images take 3 to 6.
+    For perturbations of an image the box has ``low = -image`` and ``high = 1 - image``. Images take 3 to 6 steps of Newton's
+    method.
 
     Example:
         The first element meets its bound; the second gets what room the ball leaves.
@@ -98,6 +88,7 @@ class BoxedBall:
 
     def __call__(self, x: Tensor) -> Tensor:
         """``(B, d)`` to ``(B, d)``; differentiable away from the kinks, through the last step alone."""
+        # Projecting on one set after the other would end inside both, but not at the nearest point.
         with torch.no_grad():  # the last step has the derivative of the root, whatever led to it
             shrink = torch.ones_like(x[:, :1])
             for _ in range(self.steps):

@@ -12,11 +12,6 @@ from torch import Tensor
 class Augmented:
     """The three blocks of the augmented DEQ, one row for each sample.
 
-    Args:
-        z: hidden state ``(B, n)``.
-        mu: dual of the constraint z = f(z, x), ``(B, n)``.
-        x: the input that is optimised ``(B, d)``.
-
     Example:
         >>> v = Augmented.start(x=torch.zeros(8, 3), hidden=5)
         >>> v.pack().shape
@@ -25,9 +20,9 @@ class Augmented:
         torch.Size([8, 3])
     """
 
-    z: Tensor
-    mu: Tensor
-    x: Tensor
+    z: Tensor  # hidden state (B, n)
+    mu: Tensor  # dual of the constraint z = f(z, x), (B, n)
+    x: Tensor  # the input that is optimised (B, d)
 
     @classmethod
     def start(cls, x: Tensor, hidden: int) -> Augmented:

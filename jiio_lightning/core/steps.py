@@ -114,8 +114,7 @@ class Settled(Schedule):
 class StepRule(ABC):
     """From dL/dx to the displacement of x, before projection; a sample never looks at another.
 
-    A rule's state is its own business: the loop only carries it from one step to the next. (Not a type parameter: run files name
-    rules by class, and jsonargparse does not take a subscripted one.)
+    A rule's state is its own business: the loop only carries it from one step to the next.
 
     Args:
         size: a_x; in units of x for all rules but Plain.
@@ -137,6 +136,7 @@ class StepRule(ABC):
         """The size at a step (from 0) of a budget."""
         return self.size * self.schedule(step, max_steps)
 
+    # The state is no type parameter: run files name rules by class, and jsonargparse does not take a subscripted one.
     def init(self, x: Tensor) -> Any:
         """The state before the first step from x ``(B, d)``; none unless a rule says otherwise."""
         return None

@@ -71,12 +71,6 @@ class Sweeps:
 class Sweeper:
     """The inner iterations of one solve but the last, which is :func:`~jiio_lightning.core.joint.joint_update` itself.
 
-    Args:
-        sweeps: how many.
-        step_sizes: damping.
-        problem: the inner problem.
-        max_steps: joint steps of this solve.
-
     Example:
         One more of z: 0.8 of the way from 0 to f(0, x) = 1.
 

@@ -14,9 +14,8 @@ from torch.nn.utils import parametrize
 def cached_weights(module: nn.Module) -> Iterator[None]:
     """Every parametrised weight of a module (weight norm and the like) computed once, in the caller's grad mode.
 
-    Use it around a whole training step: solve, surrogate and penalty. ``parametrize.cached()`` alone computes a weight where it
-    is first asked for: in a solve under ``no_grad`` without a graph. The surrogate would find that weight in the cache, and its
-    parameters would never be trained. All of a block shares one graph to the parameters: take one backward pass.
+    Use it around a whole training step: solve, surrogate and penalty. All of a block shares one graph to the parameters: take one
+    backward pass.
 
     Inside another such block it costs next to nothing: what that block has cached stays as it is.
 
@@ -31,6 +30,8 @@ def cached_weights(module: nn.Module) -> Iterator[None]:
         torch.Size([1, 1, 3, 3])
     """
     with parametrize.cached():
+        # parametrize.cached() alone computes a weight where it is first asked for: in a solve under no_grad without a graph. The
+        # surrogate would find that weight in the cache, and its parameters would never be trained.
         for part in module.modules():
             if parametrize.is_parametrized(part):
                 for name in cast(nn.ModuleDict, part.parametrizations):

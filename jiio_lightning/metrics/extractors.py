@@ -148,11 +148,7 @@ def as_bytes(image: Tensor) -> Tensor:
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that cannot be part of a metric's name, or that would pass for an FID.
-
-    Raises:
-        ValueError: if it is not made of small letters, digits and underscores, or contains ``fid`` or ``inception``.
-    """
+    """Refuse, by a ValueError, a name that cannot be part of a metric's name, or that would pass for an FID (``RESERVED``)."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise ValueError(f"the name of an extractor is part of a metric's name: small letters, digits and _, not {name!r}")
     if any(word in name for word in RESERVED):
@@ -160,11 +156,7 @@ def check_name(name: str) -> None:
 
 
 def checked_hash(path: Path, wanted: str | None) -> str:
-    """SHA-256 of a file.
-
-    Raises:
-        ValueError: if it is not the wanted one.
-    """
+    """SHA-256 of a file; a ValueError if it is not the wanted one."""
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if wanted is not None and found != wanted.lower():

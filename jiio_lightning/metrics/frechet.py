@@ -17,25 +17,15 @@ Key = dict[str, Any]
 
 @dataclass(frozen=True)
 class Statistics:
-    """The Gaussian that stands for a set of images.
+    """The Gaussian that stands for a set of images."""
 
-    Args:
-        mean: of the features ``(F,)``, float64.
-        covariance: of the features ``(F, F)``, unbiased, float64.
-        count: of the images.
-    """
-
-    mean: np.ndarray
-    covariance: np.ndarray
-    count: int
+    mean: np.ndarray  # of the features (F,), float64
+    covariance: np.ndarray  # of the features (F, F), unbiased, float64
+    count: int  # of the images
 
     @classmethod
     def of(cls, features: np.ndarray) -> Statistics:
-        """Of features ``(N, F)``.
-
-        Raises:
-            ValueError: of fewer than two images, or of features that are not finite.
-        """
+        """Of features ``(N, F)``; a ValueError for fewer than two images, or features that are not finite."""
         if len(features) < 2:
             raise ValueError(f"a Frechet distance needs at least two images on each side, one has {len(features)}")
         if not np.isfinite(features).all():
@@ -55,11 +45,7 @@ class Statistics:
 
     @classmethod
     def load(cls, path: Path, key: Key) -> Statistics:
-        """Read what :meth:`save` has written.
-
-        Raises:
-            ValueError: if they have another key, or cannot be read.
-        """
+        """Read what :meth:`save` has written; a ValueError if they have another key, or cannot be read."""
         try:
             with np.load(path, allow_pickle=False) as file:
                 found = json.loads(str(file["key"]))
@@ -93,17 +79,9 @@ def frechet_distance(one: Statistics, other: Statistics) -> float:
 
 
 def bootstrap_deviation(features: np.ndarray, reference: Statistics, resamples: int, seed: int) -> float:
-    """Standard deviation of the distance over images that are drawn again with replacement, the reference held fixed.
-
-    The deviation, not the quantiles: a resample has fewer different images than the set, and the distance's bias for few images
-    shifts all of its quantiles upwards.
-
-    Args:
-        features: of the images that are judged ``(N, F)``.
-        reference: what they are compared with.
-        resamples: how many; at least 2.
-        seed: of the draws.
-    """
+    """Standard deviation of the distance over at least 2 resamples of the judged images ``(N, F)``, the reference held fixed."""
     random = np.random.default_rng(seed)
     draws = (random.integers(len(features), size=len(features)) for _ in range(resamples))
+    # The deviation, not the quantiles: a resample has fewer different images than the set, and the distance's bias for few images
+    # shifts all of its quantiles upwards.
     return float(np.std([frechet_distance(Statistics.of(features[draw]), reference) for draw in draws], ddof=1))

@@ -24,7 +24,7 @@ def group_norm(channels: int, groups: int, gain: float = 1.0) -> nn.GroupNorm:
     Each sample is normalised by itself, so that the inner optimisation of one does not depend on another (Sec. 4).
     """
     groups = min(groups, channels)
-    while channels % groups:
+    while channels % groups:  # GroupNorm refuses groups of unequal size
         groups -= 1
     norm = nn.GroupNorm(groups, channels)
     nn.init.constant_(norm.weight, gain)
@@ -45,10 +45,7 @@ class FiLM(NamedTuple):
 class ResidualBlock(nn.Module):
     """conv - norm - (FiLM) - ReLU - conv - (+ injection) - norm - (+ input) - ReLU - norm, the block of one scale.
 
-    Args:
-        channels: of the scale's map.
-        expansion: width of the hidden map relative to channels (Table 9: 5).
-        groups: of the group norms.
+    ``expansion`` is the width of the hidden map relative to ``channels`` (Table 9: 5).
     """
 
     def __init__(self, channels: int, expansion: int, groups: int) -> None:

@@ -40,9 +40,6 @@ class FiLMClassifier(ConditionalClassifier):
         stem: channels between the convolutions of the stem.
         gain: standard deviation of what a unit x does to a scale or a shift of a fresh net.
         film_head: scale the pooled features before the last layer by :math:`1 + \Gamma' x` as well, which is not in the paper.
-            What x does through the cell is a hash of the image in a fresh net: the logits' gradients in x of two images are all
-            but orthogonal (cosine 0.04), so that what is learned of one says nothing of the other. Through the features it is
-            0.4, and training leaves chance within its first steps.
     """
 
     def __init__(
@@ -69,7 +66,11 @@ class FiLMClassifier(ConditionalClassifier):
             channels, image_shape, num_classes, downscale, expansion, groups, fusion_groups, head_width, features, pool, stem
         )
         self.image_shape = self.base.image_shape
+        # Without biases: at x = 0 nothing may change.
         self.film = nn.ModuleList(nn.Linear(task, 2 * expansion * width, bias=False) for width in channels)
+        # What x does through the cell is a hash of the image in a fresh net: the logits' gradients in x of two images are all but
+        # orthogonal (cosine 0.04), so that what is learned of one says nothing of the other. Through the features the cosine is
+        # 0.4, and training leaves chance within its first steps.
         self.film_head = nn.Linear(task, self.base.head.linear.in_features, bias=False) if film_head else None
         for linear in [*self.film, self.film_head]:
             if linear is not None:
@@ -82,7 +83,9 @@ class FiLMClassifier(ConditionalClassifier):
     def summary(self, z: Tensor) -> Tensor:
         """The maps of z, those above 4x4 averaged to it."""
         maps = self.base.cell.pyramid.unpack(z)
-        return torch.cat([F.adaptive_avg_pool2d(scale, _at_most(scale, SUMMARY)).flatten(1) for scale in maps], dim=1)
+        return torch.cat(
+            [F.adaptive_avg_pool2d(scale, [min(side, SUMMARY) for side in scale.shape[-2:]]).flatten(1) for scale in maps], dim=1
+        )
 
     def inject(self, image: Tensor) -> Tensor:
         return self.base.inject(image)
@@ -95,8 +98,3 @@ class FiLMClassifier(ConditionalClassifier):
         head = self.base.head
         pooled = head.pooled(self.base.cell.pyramid.unpack(z))
         return head.linear(pooled if self.film_head is None else pooled * (1 + self.film_head(x)))
-
-
-def _at_most(scale: Tensor, side: int) -> tuple[int, int]:
-    """Height and width of maps ``(B, C, H, W)``, none above ``side``."""
-    return min(scale.shape[-2], side), min(scale.shape[-1], side)

@@ -17,11 +17,7 @@ class Density(ABC):
 
     @abstractmethod
     def fit(self, latents: Tensor, seed: int) -> Density:
-        """Fit to latents ``(N, d)``; a function of them and the seed. Returns itself.
-
-        Raises:
-            ValueError: if there are too few of them, or some are not finite.
-        """
+        """Fit to latents ``(N, d)``; a function of them and the seed. A ValueError if they are too few, or not all finite."""
 
     @abstractmethod
     def sample(self, n: int, seed: int) -> Tensor:
@@ -53,8 +49,6 @@ class Prior(Density):
 class Mixture(Density):
     """A mixture of normal distributions with full covariances, by expectation maximisation (scikit-learn).
 
-    The latents are standardised first: k-means, where the fit starts, would only see the latent of the largest variance.
-
     Args:
         components: of the mixture (C.2: 20; Ghosh et al.: 10).
         ridge: added to the diagonal of each standardised covariance, for components of few latents.
@@ -66,6 +60,7 @@ class Mixture(Density):
 
     def fit(self, latents: Tensor, seed: int) -> Mixture:
         values = _checked(latents, max(self.components, 2)).double()
+        # Standardised: k-means, where the fit starts, would only see the latent of the largest variance.
         mean, scale = values.mean(dim=0), values.std(dim=0).clamp_min(1e-12)
         fitted = GaussianMixture(self.components, reg_covar=self.ridge, random_state=seed).fit((values - mean) / scale)
         fitted.means_ = mean.numpy() + fitted.means_ * scale.numpy()
@@ -89,20 +84,15 @@ class LatentVAE(nn.Module):
     .. math:: -\log p(x) \le \sum_j \left( \frac{(x_j - D(u)_j)^2}{2 \sigma_j^2} + \frac{1}{2} \log 2 \pi \sigma_j^2 \right)
               + \mathrm{KL}(q(u | x) \| \mathcal{N}(0, I))
 
-    With one variance for all coordinates, structure in a few of them costs more divergence than it gains, and the posterior
-    collapses. The variances start small for the same reason.
-
-    Args:
-        inputs: width d of the vectors.
-        width: of the hidden layers.
-        latent: width of u.
-        layers: linear ones in each direction.
+    There are ``layers`` linear ones of ``width`` in each direction, and u has the width ``latent``.
     """
 
     def __init__(self, inputs: int, width: int, latent: int, layers: int) -> None:
         super().__init__()
         self.encoder = _perceptron([inputs, *[width] * (layers - 1), 2 * latent])
         self.decoder = _perceptron([latent, *[width] * (layers - 1), inputs])
+        # With one variance for all coordinates, structure in a few of them costs more divergence than it gains, and the posterior
+        # collapses. The variances start small for the same reason.
         self.log_variance = nn.Parameter(torch.full((inputs,), -3.0))
 
     def code(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -123,8 +113,7 @@ class LatentVAE(nn.Module):
 class VAEMixture(Density):
     """C.2's density: a fully connected VAE of the standardised latents, and a mixture of normals over the VAE's own.
 
-    The mixture is fitted to one posterior sample for each latent, together draws from the aggregated posterior: a coordinate that
-    the VAE does not use is standard normal there, where posterior means would be constant. Samples get the likelihood's noise.
+    The mixture is fitted to one posterior sample for each latent. Samples get the likelihood's noise.
 
     Args:
         components: of the mixture (C.2: 20).
@@ -162,6 +151,7 @@ class VAEMixture(Density):
             torch.manual_seed(seed)
             self.vae = LatentVAE(latents.shape[1], self.width, self.latent, self.layers)
         self._train(standard, generator)
+        # Draws, not the posterior means: those of a coordinate that the VAE does not use would be constant.
         with torch.no_grad():
             codes, _ = self.vae.code(standard, generator)
         self.mixture.fit(codes, seed)

@@ -16,11 +16,7 @@ from jiio_lightning.models.mdeq import MDEQCell
 class MergedHead(nn.Module):
     """Image from all scales: upsample to the finest, concatenate, 1x1 - norm - ReLU - 3x3 - tanh, as MDEQ's segmentation head.
 
-    Args:
-        channels: of each scale.
-        image_shape: ``(C, H, W)``; a finest map of half or a quarter of its size is upsampled by pixel shuffling.
-        scale: how many pixels a side of the image has for one of the finest map.
-        groups: of the group norm.
+    An image ``(C, H, W)`` of ``scale`` pixels a side for one of the finest map's is made of it by pixel shuffling.
     """
 
     def __init__(self, channels: tuple[int, ...], image_shape: tuple[int, int, int], scale: int, groups: int) -> None:
@@ -39,11 +35,11 @@ class MergedHead(nn.Module):
 def unit_injection(latent: int, hidden: int) -> nn.Linear:
     """A linear map whose output has unit variance for x ~ N(0, I), around a bias of unit variance.
 
-    It gives x natural units: a latent of length sqrt(d) moves z by its own size. The bias is a learned constant input, without
-    which z would have to feed itself at x = 0, where every solve starts.
+    It gives x natural units: a latent of length sqrt(d) moves z by its own size.
     """
     inject = nn.Linear(latent, hidden)
     nn.init.normal_(inject.weight, std=latent**-0.5)
+    # A learned constant input: without it z would have to feed itself at x = 0, where every solve starts.
     nn.init.normal_(inject.bias)
     return inject
 

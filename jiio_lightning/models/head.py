@@ -8,14 +8,7 @@ from jiio_lightning.models.blocks import group_norm
 
 
 class Bottleneck(nn.Module):
-    """1x1 - norm - ReLU - 3x3 - norm - ReLU - 1x1 - norm, plus a path of 1x1 - norm, then ReLU.
-
-    Args:
-        inputs: channels of the map.
-        width: channels in between.
-        outputs: channels that leave.
-        groups: of the group norms.
-    """
+    """1x1 - norm - ReLU - 3x3 - norm - ReLU - 1x1 - norm, plus a path of 1x1 - norm, then ReLU."""
 
     def __init__(self, inputs: int, width: int, outputs: int, groups: int) -> None:
         super().__init__()
@@ -42,15 +35,8 @@ class PooledHead(nn.Module):
 
     MDEQ takes the mean over the whole map. With batch norms that works; a group norm fixes the mean of each sample's map, which
     leaves the pooled vector hardly anything to say: on MNIST a net with the global mean was right in 14 % after 50 steps, with a
-    3x3 grid of means in 84 %, with all of z in 91 %. For the same reason the last 1x1 convolution has no norm.
-
-    Args:
-        channels: of each scale, finest first.
-        outputs: width of the result: classes, or the numbers of a latent.
-        width: channels inside a bottleneck; four times as many leave it.
-        features: channels that are pooled.
-        groups: of the group norms.
-        pool: side of the grid of means; 1 is MDEQ's.
+    3x3 grid of means in 84 %, with all of z in 91 %. ``pool`` is the side of that grid (1: MDEQ's), ``outputs`` the width of the
+    result: classes, or the numbers of a latent. ``width`` channels are inside a bottleneck, four times as many leave it.
     """
 
     def __init__(
@@ -63,6 +49,7 @@ class PooledHead(nn.Module):
             nn.Sequential(nn.Conv2d(wide, wide, 3, stride=2, padding=1, bias=False), group_norm(wide, groups), nn.ReLU())
             for _ in channels[1:]
         )
+        # No norm behind this convolution: it would take away what the pooled means say of a sample.
         self.features = nn.Sequential(nn.Conv2d(wide, features, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(pool), nn.Flatten())
         self.linear = nn.Linear(features * pool**2, outputs)
 

@@ -7,22 +7,17 @@ from typing import Literal
 from torch import Tensor, nn
 
 from jiio_lightning.models.blocks import conv3x3, group_norm
-from jiio_lightning.models.fusion import Down
-from jiio_lightning.models.multiscale import Pyramid
+from jiio_lightning.models.multiscale import Down, Pyramid
 
 
 class ImageInjection(nn.Module):
     """Stem of an MDEQ that sees images: 3x3 - norm - ReLU - 3x3 - norm to the finest scale, and from it downwards to the others.
 
     The norms that end it give every sample an injection of unit variance, whatever the contrast of its image: a fresh cell is a
-    contraction around it. MDEQ feeds the finest scale alone, so that a coarser one is driven by nothing but z itself: then the
-    spectral radius of a fresh cell is 1.1 to 1.5, with injection at each scale 0.6 to 0.8 (MNIST and CIFAR-10, Table 9's sizes).
+    contraction around it.
 
     Args:
-        pyramid: shapes of the hidden maps.
-        image_shape: ``(C, H, W)`` of the images.
         downscale: the finest map has ``1 / downscale`` of the image's side; each halving is the stride of one convolution.
-        groups: of the group norms.
         stem: widths between the stem's convolutions: n numbers make n + 1 of them; once the finest map's unless given. Where
             the image does not change during a solve the stem is evaluated once, and width costs little.
 
@@ -55,6 +50,8 @@ class ImageInjection(nn.Module):
             for layer in (conv3x3(before, after, stride=stride), group_norm(after, groups), nn.ReLU())
         ]
         self.stem = nn.Sequential(*layers[:-1])
+        # MDEQ feeds the finest scale alone, so that a coarser one is driven by nothing but z itself: then the spectral radius of
+        # a fresh cell is 1.1 to 1.5, with injection at each scale 0.6 to 0.8 (MNIST and CIFAR-10, Table 9's sizes).
         self.down = nn.ModuleList(Down(pyramid.channels, 0, scale, groups) for scale in range(1, len(pyramid.channels)))
 
     def forward(self, image: Tensor) -> Tensor:

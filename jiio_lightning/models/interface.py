@@ -20,10 +20,6 @@ class Solve(Protocol):
 class Generator(nn.Module, ABC):
     """A DEQ that makes images from a latent vector x.
 
-    Args (attributes that a subclass sets):
-        latent: width d of x.
-        image_shape: ``(C, H, W)``.
-
     Example:
         >>> import torch
         >>> class Flat(Generator):
@@ -36,8 +32,8 @@ class Generator(nn.Module, ABC):
         torch.Size([3, 1, 4, 4])
     """
 
-    latent: int
-    image_shape: tuple[int, int, int]
+    latent: int  # width d of x
+    image_shape: tuple[int, int, int]  # (C, H, W)
 
     @property
     @abstractmethod
@@ -60,10 +56,6 @@ class Generator(nn.Module, ABC):
 class Classifier(nn.Module, ABC):
     """A DEQ that names the class of an image x.
 
-    Args (attributes that a subclass sets):
-        num_classes: width of the logits.
-        image_shape: ``(C, H, W)``.
-
     Example:
         >>> import torch
         >>> class Brightness(Classifier):
@@ -77,8 +69,8 @@ class Classifier(nn.Module, ABC):
         (1, 2.0)
     """
 
-    num_classes: int
-    image_shape: tuple[int, int, int]
+    num_classes: int  # width of the logits
+    image_shape: tuple[int, int, int]  # (C, H, W)
 
     @property
     @abstractmethod
@@ -97,11 +89,6 @@ class Classifier(nn.Module, ABC):
 class ConditionalClassifier(nn.Module, ABC):
     """A DEQ that names the class of an image, and that a task vector x adapts to what the classes are.
 
-    Args (attributes that a subclass sets):
-        task: width d of x.
-        num_classes: width of the logits, the N of N-way tasks.
-        image_shape: ``(C, H, W)``.
-
     Example:
         >>> import torch
         >>> class Shifted(ConditionalClassifier):
@@ -117,9 +104,9 @@ class ConditionalClassifier(nn.Module, ABC):
         [2.0, 2.0, 2.0]
     """
 
-    task: int
-    num_classes: int
-    image_shape: tuple[int, int, int]
+    task: int  # width d of x
+    num_classes: int  # width of the logits, the N of N-way tasks
+    image_shape: tuple[int, int, int]  # (C, H, W)
 
     @property
     @abstractmethod

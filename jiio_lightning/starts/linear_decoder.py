@@ -45,11 +45,8 @@ class LinearDecoder(LearnedStart):
         self.least = 2 * (latent + 1)
 
     def regress(self, *, x: Tensor, z: Tensor, image: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
-        """From latents ``(N, d)``, equilibria ``(N, n)`` and images ``(N, C, H, W)``.
-
-        Raises:
-            ValueError: if the latents are all the same.
-        """
+        """From latents ``(N, d)`` (a ValueError if all are the same), equilibria ``(N, n)`` and images ``(N, C, H, W)``."""
+        # From latents to images: a regression from pixels straight to latents is a little better, but knows one measurement only.
         inputs = _with_one(x.double())
         columns = torch.linalg.lstsq(inputs, image.flatten(1).double()).solution
         states = torch.linalg.lstsq(inputs, z.double()).solution
@@ -66,14 +63,12 @@ class LinearDecoder(LearnedStart):
         }
 
     def forward(self, y: Tensor, measure: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor]:
-        """x ``(B, d)`` and z ``(B, n)`` of measurements.
+        """x ``(B, d)`` and z ``(B, n)`` of measurements y ``(B, ...)``.
 
-        Args:
-            y: ``(B, ...)``.
-            measure: M, images ``(B, C, H, W)`` to the shape of y; the image itself unless given, with one linear system for the
-                whole batch. With M there are B (d + 1) measurements in memory.
+        ``measure`` is M, images ``(B, C, H, W)`` to the shape of y, the image itself unless given. With M there are B (d + 1)
+        measurements in memory.
         """
-        if measure is None:
+        if measure is None:  # one linear system for the whole batch
             seen = self.columns.flatten(1).unsqueeze(0)
         else:
             batch = (len(y), *self.columns.shape[1:])
@@ -83,6 +78,7 @@ class LinearDecoder(LearnedStart):
         pulled = (slopes @ gap.unsqueeze(2)).squeeze(2)
         normal = slopes @ slopes.transpose(1, 2) + self.penalty
         x = self.mean + torch.linalg.solve(normal, pulled.unsqueeze(2)).squeeze(2)
+        # z matters as much as x: with z = 0 the cost after 8 steps was 54.1, with both 52.1 (results/frontier_notes.md).
         return x, _with_one(x) @ self.states
 
 

@@ -99,6 +99,7 @@ class AdversarialTraining(JIIOTask):
             return self.net.f(z, pixels + delta)
 
         def loss(z: Tensor, delta: Tensor) -> Tensor:
+            # Minus: the solvers minimise, so that an attack is an inner problem like the others.
             return -F.cross_entropy(self.net.h(z), batch.label, reduction="none")
 
         return InnerProblem(f, loss, self.threat.projection(pixels))
@@ -119,6 +120,7 @@ class AdversarialTraining(JIIOTask):
         """The perturbation that was best for the image's class; z = 0, or the equilibrium there; mu = 0."""
         self._check_step(self.injected.budget(self))
         target = self.target(batch)
+        # z at the perturbed image, not at the clean one: the cost after 8 steps went from -0.205 to -0.209.
         return target.start(self.threat.farthest(target.pixels, self.learned_start(target.label)), self.warm)
 
     def examples(self, batch, start: Augmented, v: Augmented) -> dict[str, Tensor]:  # noqa: ANN001
@@ -130,11 +132,7 @@ class AdversarialTraining(JIIOTask):
         return lambda z, x: -problem.loss(z, x)
 
     def evaluate(self, batch, problem: InnerProblem, z: Tensor, x: Tensor) -> dict[str, Tensor]:  # noqa: ANN001
-        """``accuracy`` (0 or 1) and ``loss``, the cross-entropy, at an iterate.
-
-        Raises:
-            ValueError: if x is not an allowed perturbation.
-        """
+        """``accuracy`` (0 or 1) and ``loss``, the cross-entropy, at an iterate; a ValueError if x is not allowed."""
         self.threat.check(batch.image.flatten(1), x)
         hits = self.net.h(z).argmax(dim=1) == batch.label
         return {"accuracy": hits.float(), "loss": -problem.loss(z, x)}
@@ -160,11 +158,8 @@ class AdversarialTraining(JIIOTask):
         return SolverAttack(self.injected.budget(self), first=self.initial)
 
     def _check_step(self, solver: InnerSolver) -> None:
-        """Refuse the steps of the other norm: they are weak in this ball, and a weak attack looks like a robust net.
-
-        Raises:
-            ValueError: if a solver takes the other norm's steps.
-        """
+        """Refuse, by a ValueError, the steps of the other norm."""
+        # They are weak in this ball, and a weak attack looks like a robust net.
         step, steepest = getattr(solver, "step", None), self.threat.steepest(1.0)
         if isinstance(step, Normalised | Sign) and type(step) is not type(steepest):
             raise ValueError(
@@ -176,7 +171,7 @@ class AdversarialTraining(JIIOTask):
     def attacked(self, batch, names: tuple[str, ...]) -> dict[str, Attacked]:  # noqa: ANN001
         """The outcome of each attack by its name, judged at z re-solved."""
         target = self.target(batch)
-        with cached_weights(self):
+        with cached_weights(self):  # once for all attacks
             return {name: self.attack(name)(target) for name in names}
 
     def validation_step(self, batch, batch_idx: int) -> dict[str, Tensor]:  # noqa: ANN001
@@ -218,11 +213,7 @@ def metrics(attacked: dict[str, Attacked]) -> dict[str, Tensor]:
 
 
 def check_attackable(image: Tensor, label: Tensor, net: Classifier) -> None:
-    """Refuse images and labels that the net or the unit of eps does not fit.
-
-    Raises:
-        ValueError: if so.
-    """
+    """Refuse, by a ValueError, images and labels that the net or the unit of eps does not fit."""
     check_images(image, net)
     low, high = float(image.amin()), float(image.amax())
     if not (low >= 0 and high <= 1):

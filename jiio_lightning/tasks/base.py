@@ -32,12 +32,7 @@ class JIIOTask(Regularised, ABC):
     """Trains a network through an inner problem. A task says what the problem is; the rest is here.
 
     A subclass implements ``problem``, ``start``, ``outer_loss`` and ``evaluate``; with a learned start also ``at_learned_start``
-    and ``examples``.
-
-    Args:
-        outer: how the gradient of the outer loss is taken (Sec. 3.4).
-        learning_rate: of Adam; the peak, with ``one_cycle``.
-        one_cycle: warm up and anneal over the run (Smith 2018) instead of a constant rate.
+    and ``examples``. ``outer`` says how the gradient of the outer loss is taken (Sec. 3.4).
 
     Example:
         Find the latents that make a net's images bright, and train the net for it.
@@ -95,10 +90,7 @@ class JIIOTask(Regularised, ABC):
         """Metrics of each sample ``(B,)`` at an iterate, by name."""
 
     def outer_unit(self, batch: Any) -> float:
-        """What the outer loss is divided by before the Jacobian penalty is added, so that its coefficient means the same for all.
-
-        Adam ignores the scale of the sum, but the penalty's share of it decides whether the equilibrium stays stable.
-        """
+        """What the outer loss is divided by before the Jacobian penalty is added: its coefficient then means the same for all."""
         return 1.0
 
     def training_metrics(self, batch: Any, problem: InnerProblem, v: Augmented) -> dict[str, Tensor]:
@@ -125,6 +117,7 @@ class JIIOTask(Regularised, ABC):
             surrogate = self.outer_gradient(batch, problem, solution)
             penalty = watch.penalty(problem, solution)
         self._log_step(batch, problem, solution, surrogate, penalty)
+        # Adam ignores the scale of this sum, but the penalty's share of it decides whether the equilibrium stays stable.
         return surrogate.value.mean() / self.outer_unit(batch) + penalty
 
     def outer_gradient(self, batch: Any, problem: InnerProblem, solution: InnerSolution) -> Surrogate:
@@ -166,11 +159,7 @@ class JIIOTask(Regularised, ABC):
         return self.at_learned_start(batch) if self.uses_learned_start() else self.start(batch)
 
     def uses_learned_start(self) -> bool:
-        """Whether solves begin at the learned start in the present mode.
-
-        Raises:
-            ValueError: if the solver asks for a learned start and there is none.
-        """
+        """Whether solves begin at the learned start in the present mode; a ValueError if they should and there is none."""
         if self.training or not self.injected.learned_start:
             return False
         if self.learned_start is None:
@@ -188,11 +177,7 @@ class JIIOTask(Regularised, ABC):
         return adam(self, self.learning_rate, self.one_cycle)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """As in PyTorch, but weights of another net are one clear error, and an autoencoder's checkpoint is its generator's.
-
-        Raises:
-            ValueError: if a tensor is missing, of another shape, or unknown.
-        """
+        """As in PyTorch, but weights of another net are one ValueError, and an autoencoder's checkpoint is its generator's."""
         # one checkpoint serves several tasks: Generation takes an autoencoder's, Inverse a generator's
         ignored = (ENCODER,) if self.learned_start is not None else (ENCODER, LEARNED)
         state_dict = {name: tensor for name, tensor in state_dict.items() if not name.startswith(ignored)}
@@ -205,11 +190,7 @@ class JIIOTask(Regularised, ABC):
 
     @property
     def injected(self) -> InjectedSolver:
-        """The injected solver.
-
-        Raises:
-            RuntimeError: if there is none.
-        """
+        """The injected solver; a RuntimeError if there is none."""
         if self.solver is None:
             raise RuntimeError(
                 "this task has no inner solver: add the AugmentedDEQSolver callback, in a run file by "
@@ -245,11 +226,7 @@ def trusted_rows(v: Augmented, trusted: Tensor) -> Augmented:
 
 
 def check_weights(module: LightningModule, state_dict: Mapping[str, Any]) -> None:
-    """Refuse weights of another net.
-
-    Raises:
-        ValueError: if a tensor is missing, of another shape, or unknown.
-    """
+    """Refuse, by a ValueError, weights of another net: a tensor is missing, of another shape, or unknown."""
 
     def shape(tensors: Mapping[str, Any], name: str) -> tuple[int, ...] | str:
         return tuple(tensors[name].shape) if name in tensors else "missing"

@@ -16,11 +16,9 @@ class EpisodeNet(Protocol):
 
 
 def episode_metrics(logits: Tensor, label: Tensor) -> dict[str, Tensor]:
-    """``accuracy``, the share of a task's images that are right, and ``loss``, their mean cross-entropy, each ``(T,)``.
+    """``accuracy``, the share of right images, and ``loss``, mean cross-entropy, each ``(T,)``.
 
-    Args:
-        logits: ``(T, E, N)`` of the E images of T tasks.
-        label: ``(T, E)``.
+    Logits are ``(T, E, N)`` of the E images of T tasks, labels ``(T, E)``.
     """
     right = logits.argmax(dim=2) == label
     loss = F.cross_entropy(logits.transpose(1, 2), label, reduction="none")
@@ -28,11 +26,7 @@ def episode_metrics(logits: Tensor, label: Tensor) -> dict[str, Tensor]:
 
 
 def check_episodes(batch: Any, net: EpisodeNet) -> None:
-    """Refuse episodes that the net is not made for.
-
-    Raises:
-        ValueError: if the images or the number of classes do not fit.
-    """
+    """Refuse, by a ValueError, episodes whose images or number of classes do not fit the net."""
     shape, ways = tuple(batch.support.shape[2:]), int(batch.support_label.max()) + 1
     if shape != tuple(net.image_shape):
         raise ValueError(f"the episodes have images of {shape}: set model.net.image_shape to it, it is {net.image_shape}")

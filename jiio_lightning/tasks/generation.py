@@ -41,6 +41,7 @@ class Generation(LatentOptimisation):
         check_images(batch.image, self.net)
 
         def loss(z: Tensor, x: Tensor) -> Tensor:
+            # A sum, not a mean: the paper's fixed steps in x are quoted for it.
             return self.loss_scale * (self.net.h(z) - batch.image).square().flatten(1).sum(dim=1)
 
         return InnerProblem(self.net.f, loss)
@@ -69,11 +70,7 @@ def reconstruction_metrics(image: Tensor, target: Tensor) -> dict[str, Tensor]:
 
 
 def check_images(image: Tensor, net: Generator | Classifier) -> None:
-    """Refuse images of another shape than the net's.
-
-    Raises:
-        ValueError: if they are.
-    """
+    """Refuse, by a ValueError, images of another shape than the net's."""
     if tuple(image.shape[1:]) != tuple(net.image_shape):
         raise ValueError(
             f"the data has images of {tuple(image.shape[1:])} and the net is for {tuple(net.image_shape)}: "

@@ -17,15 +17,10 @@ from jiio_lightning.models.interface import Generator
 
 
 class InjectedSolver(ABC):
-    """The inner solvers of a task and how their solutions are judged; the AugmentedDEQSolver callback is one.
+    """The inner solvers of a task and how their solutions are judged; the AugmentedDEQSolver callback is one."""
 
-    Attributes:
-        trust_tol: residual of z and mu below which a solution gives a gradient.
-        learned_start: whether evaluation begins at the task's learned start.
-    """
-
-    trust_tol: float
-    learned_start: bool
+    trust_tol: float  # residual of z and mu below which a solution gives a gradient
+    learned_start: bool  # whether evaluation begins at the task's learned start
 
     @abstractmethod
     def budget(self, task: nn.Module) -> InnerSolver:
@@ -53,13 +48,9 @@ class InjectedSolver(ABC):
 
 
 class Watch:
-    """The penalty of one training step; this one is 0 and observes nothing.
+    """The penalty of one training step; this one is 0 and observes nothing."""
 
-    Attributes:
-        observers: of the inner solve.
-    """
-
-    observers: Sequence[Observer] = ()
+    observers: Sequence[Observer] = ()  # of the inner solve
 
     def penalty(self, problem: InnerProblem, solution: InnerSolution) -> Tensor:
         """A scalar with a graph to the weights."""
@@ -70,23 +61,14 @@ class Regularizer:
     """Where training penalties come from; this one has none. The JacobianRegularization callback is the other one."""
 
     def watch(self, step: int, index: Tensor, max_steps: int) -> Watch:
-        """The penalty of one training step, to be asked for before its inner solve.
+        """The penalty of one optimiser step, to be asked for before its inner solve, whose budget is ``max_steps``.
 
-        Args:
-            step: of the optimiser.
-            index: of the samples in their data set ``(B,)``.
-            max_steps: budget of the solve.
+        Its random choices are functions of the step and of each sample's index in the data set ``(B,)``.
         """
         return Watch()
 
     def layers_penalty(self, step: int, index: Tensor, layers: Layers) -> Tensor:
-        """The penalty of a pass through a network whose layers are equilibria, for modules without an inner problem.
-
-        Args:
-            step: of the optimiser.
-            index: of the samples in their data set ``(B,)``.
-            layers: solved in the pass, at least one.
-        """
+        """The penalty of a pass through a network with at least one equilibrium, for modules without an inner problem."""
         return layers.solved[0].z.new_zeros(())
 
 
@@ -97,15 +79,10 @@ class Regularised(LightningModule):
 
 
 class LatentModel(ABC):
-    """A module with a latent for each image: it is pictured, sampled, compared with PCA and judged by Frechet distances.
+    """A module with a latent for each image: it is pictured, sampled, compared with PCA and judged by Frechet distances."""
 
-    Attributes:
-        net: from latents to images.
-        normal_latents: whether its latents follow N(0, I), as those of a VAE do.
-    """
-
-    net: Generator
-    normal_latents: bool = False
+    net: Generator  # from latents to images
+    normal_latents: bool = False  # whether its latents follow N(0, I), as those of a VAE do
 
     @abstractmethod
     def encode(self, batch: Any) -> Tensor:

@@ -63,7 +63,7 @@ class Inverse(LatentOptimisation):
         outer: OuterGradient | None = None,
         seed: int = 0,
     ) -> None:
-        if isinstance(outer, DualReuse):
+        if isinstance(outer, DualReuse):  # it ignores the outer loss, and would train on the measurements
             raise ValueError(
                 "Inverse cannot be trained by DualReuse: the loss on clean images is not the inner loss. Set model.outer to "
                 "FixedInput or FullKKT, or leave it out for a generator that is trained already"
@@ -138,6 +138,7 @@ class Inverse(LatentOptimisation):
 
 def measure(operator: Operator, batch: Indexed, seed: int) -> Measurement:
     """What an operator sees of a batch of images; of each sample a function of (seed, index), for every task that measures."""
+    # A stream of its own, and step 0 in every epoch: a sample is measured once, and the noise on latents is other noise.
     return operator(batch.image, sample_generators(seed, 0, batch.index, SampleStream.MEASUREMENT))
 
 

@@ -15,15 +15,7 @@ from jiio_lightning.tasks.interface import LatentModel
 
 
 class LatentOptimisation(JIIOTask, LatentModel):
-    """x is the latent of an image, found for each image by the inner solver; h(z) is the image.
-
-    Args:
-        net: the generator.
-        outer: how the gradient of the outer loss is taken.
-        learning_rate: of Adam.
-        one_cycle: warm up and anneal over the run.
-        loss_scale: factor on the inner loss and on the outer one, sums over pixels.
-    """
+    """x is the latent of an image, found for each image by the inner solver; h(z) is the image."""
 
     def __init__(
         self,

@@ -50,13 +50,11 @@ class MetaLearning(JIIOTask):
         through_input: the part through x*; left out unless given.
         learning_rate: of Adam (Table 9: 1e-3).
         one_cycle: warm up and anneal over the run.
-        penalty: lambda, on the mean square of x, beside a mean of cross-entropies (the released code: 1).
+        penalty: lambda, on the mean square of x; the other term is a mean of cross-entropies (the released code: 1).
         support_weight: w of a term w times the inner optimum in the outer loss, which rewards a net that can be adapted; its
             gradient is Eq. 19's and costs nothing (the paper: 0).
         queries: solver of the query images' equilibria at x* in training; Anderson, 18 steps (Table 9), unless given.
-        warm: solves z at x = 0 before each inner solve; Anderson, 6 steps, unless given. At z = 0 the group norms of the head see
-            maps without variance: dl/dz is 10^5 times what it is at an equilibrium once their biases have moved, mu takes it up,
-            and a step in x that looks back on its gradients never recovers. Training from z = 0 stays at chance.
+        warm: solves z at x = 0 before each inner solve; Anderson, 6 steps, unless given.
     """
 
     def __init__(
@@ -96,6 +94,9 @@ class MetaLearning(JIIOTask):
         """x = mu = 0, and z the support images' equilibria there, roughly."""
         tasks, images = batch.support_label.shape
         start = Augmented.start(batch.support.new_zeros(tasks, self.net.task), images * self.net.hidden)
+        # At z = 0 the group norms of the head see maps without variance: dl/dz is 10^5 times what it is at an equilibrium once
+        # their biases have moved, mu takes it up, and a step in x that looks back on its gradients never recovers. Training from
+        # z = 0 stays at chance.
         with torch.no_grad():
             f = packed(self.net, batch.support)
             return replace(start, z=self.warm(lambda z: f(z, start.x), start.z).value)

@@ -17,13 +17,7 @@ from jiio_lightning.tasks.episodes import check_episodes, episode_metrics
 
 
 class FewShot(Baseline):
-    """Learns from many small tasks to learn a new one.
-
-    Args:
-        net: the network.
-        learning_rate: of Adam.
-        one_cycle: warm up and anneal over the run instead of a constant rate.
-    """
+    """Learns from many small tasks to learn a new one."""
 
     def __init__(self, net: Conv4, learning_rate: float = 1e-3, one_cycle: bool = True) -> None:
         super().__init__(learning_rate, one_cycle)
@@ -63,15 +57,8 @@ class GradientBased(FewShot):
     .. math:: w_i = \text{Alg}(\theta, D_i^{support}), \quad \text{then } \ell(w_i, D_i^{query})
 
     Weights are one vector: theta is ``(P,)``, those adapted to T tasks are ``(T, P)``. Tasks are independent of each other, and
-    are vectorised (torch.func.vmap).
-
-    Args:
-        net: a classifier.
-        inner_rate: step size of the adaptation.
-        steps: of the adaptation, in training.
-        eval_steps: in evaluation; as many as in training unless given.
-        learning_rate: of Adam.
-        one_cycle: warm up and anneal over the run instead of a constant rate.
+    are vectorised (torch.func.vmap). The adaptation takes ``steps`` in training and, unless ``eval_steps`` says otherwise, as
+    many in evaluation.
 
     Raises:
         ValueError: for a net without logits or with running statistics.

@@ -34,7 +34,7 @@ class ImplicitMAML(GradientBased):
         proximity: lambda (Rajeswaran et al.: 2).
         products: steps of conjugate gradients, a product with the Hessian each (Rajeswaran et al.: 5).
         damping: added to lambda in the linear system alone. Away from a minimum of the inner problem it can be indefinite,
-            and few products with a badly conditioned one give little (the released code: in effect 22 beside lambda = 2).
+            and few products with a badly conditioned one give little (the released code: in effect 22, at lambda = 2).
     """
 
     def __init__(
@@ -86,17 +86,13 @@ class ImplicitMAML(GradientBased):
 def conjugate_gradient(product: Callable[[Tensor], Tensor], rhs: Tensor, *, max_steps: int) -> LinearSolution:
     """Conjugate gradients from u = 0 (Hestenes & Stiefel 1952), each row of rhs a system of its own.
 
-    A row ends for good where A has no positive curvature in its direction; it keeps what it has.
-
-    Args:
-        product: ``A u`` for each row, ``(B, N) -> (B, N)``, A symmetric.
-        rhs: b ``(B, N)``.
-        max_steps: products with A; there is no test of convergence, which the host would have to wait for.
+    ``product`` is ``A u`` with a symmetric A, ``(B, N) -> (B, N)``. A row ends for good where A has no positive curvature in its
+    direction; it keeps what it has.
     """
     tiny = torch.finfo(rhs.dtype).tiny
     value, residual, direction = torch.zeros_like(rhs), rhs, rhs
     squared, going = _dot(residual, residual), torch.ones_like(rhs[:, :1], dtype=torch.bool)
-    for _ in range(max_steps):
+    for _ in range(max_steps):  # no test of convergence: the host would have to wait for it
         image = product(direction)
         curvature = _dot(direction, image)
         going = going & (curvature > 0)

@@ -13,27 +13,16 @@ from jiio_lightning.core.solvers.base import Method
 
 @dataclass(frozen=True)
 class _MixingState:
-    """Ring buffers of differences, and inner products of all pairs of them.
+    """Ring buffers of differences, and inner products of all pairs of them."""
 
-    Args:
-        moves: S, differences v_i - v_(i-1) of iterates ``(B, memory, N)``.
-        turns: Y, differences g_i - g_(i-1) of gaps g = F(v) - v ``(B, memory, N)``.
-        gram: ``L^T Y`` for each sample ``(B, memory, memory)``, with L = S (type I) or Y (type II).
-        left_norm: norms of L's columns ``(B, memory)``.
-        turn_norm: norms of Y's columns ``(B, memory)``.
-        last_v: previous iterate ``(B, N)``.
-        last_gap: previous gap ``(B, N)``.
-        count: differences seen, an int, so that slices have a static size.
-    """
-
-    moves: Tensor
-    turns: Tensor
-    gram: Tensor
-    left_norm: Tensor
-    turn_norm: Tensor
-    last_v: Tensor
-    last_gap: Tensor
-    count: int
+    moves: Tensor  # S, differences v_i - v_(i-1) of iterates (B, memory, N)
+    turns: Tensor  # Y, differences g_i - g_(i-1) of gaps g = F(v) - v (B, memory, N)
+    gram: Tensor  # L^T Y for each sample (B, memory, memory), with L = S (type I) or Y (type II)
+    left_norm: Tensor  # norms of L's columns (B, memory)
+    turn_norm: Tensor  # norms of Y's columns (B, memory)
+    last_v: Tensor  # previous iterate (B, N)
+    last_gap: Tensor  # previous gap (B, N)
+    count: int  # differences seen; an int, so that slices have a static size
 
 
 class Anderson(Method):
@@ -44,9 +33,8 @@ class Anderson(Method):
 
     .. math:: v^+ = v + \beta g - (S + \beta Y) \gamma, \qquad (L^\top Y \mp \rho) \gamma = L^\top g
 
-    solved with columns scaled to unit length, so that :math:`\rho` is ``ridge`` relative to their norms. Its sign is that of the
-    matrix near a stable fixed point: :math:`S^\top Y` is negative there, :math:`Y^\top Y` positive. A sample whose small system
-    has no finite solution takes the plain step; the others do not notice.
+    solved with columns scaled to unit length, so that :math:`\rho` is ``ridge`` relative to their norms. A sample whose small
+    system has no finite solution takes the plain step; the others do not notice.
 
     Args:
         type: 1 or 2.
@@ -126,6 +114,7 @@ class Anderson(Method):
         left_norm = state.left_norm[:, :filled].clamp_min(tiny)
         turn_norm = state.turn_norm[:, :filled].clamp_min(tiny)
         scaled = state.gram[:, :filled, :filled] / left_norm.unsqueeze(2) / turn_norm.unsqueeze(1)
+        # Its sign is that of the matrix near a stable fixed point: S^T Y is negative there, Y^T Y positive.
         ridge = self.ridge * (-1 if self.type == 1 else 1)
         scaled.diagonal(dim1=1, dim2=2).add_(ridge)
         # solve() would raise for the whole batch where the system of one sample is singular.

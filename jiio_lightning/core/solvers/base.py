@@ -43,34 +43,21 @@ class Method(ABC):
 class Update:
     """One evaluation of the update F at v.
 
-    Args:
-        value: F(v), ``(B, N)``.
-        residual: how far v is from its fixed point, one column for each block that has to converge ``(B, R)``.
-        cost: what is minimised, at v ``(B,)``.
-        at: where residual and cost were taken ``(B, N)``, by an update that first brings v nearer to its fixed point; None is v.
-
     Example:
         >>> v = torch.tensor([[4.0]])
         >>> Update(value=v / 2, residual=torch.ones(1, 1), cost=torch.zeros(1)).value.item()
         2.0
     """
 
-    value: Tensor
-    residual: Tensor
-    cost: Tensor
-    at: Tensor | None = None
+    value: Tensor  # F(v), (B, N)
+    residual: Tensor  # how far v is from its fixed point, one column for each block that has to converge (B, R)
+    cost: Tensor  # what is minimised, at v (B,)
+    at: Tensor | None = None  # (B, N) where residual and cost were taken, nearer to the fixed point than v; None is v
 
 
 @dataclass(frozen=True)
 class Solution:
     """What every batched fixed-point solve returns.
-
-    Args:
-        value: selected iterate ``(B, N)``.
-        residuals: of each block at value ``(B, R)``; ||F(v) - v|| / ||F(v)|| in one column for a plain map.
-        cost: at value ``(B,)``; the residual for a plain map.
-        num_steps: evaluations of F.
-        finite: ``(B,)`` bool, False where an evaluation was not finite and the sample stopped at the best iterate before it.
 
     Example:
         >>> ones = torch.ones(2, 3)
@@ -79,11 +66,11 @@ class Solution:
         [True, False]
     """
 
-    value: Tensor
-    residuals: Tensor
-    cost: Tensor
-    num_steps: int
-    finite: Tensor
+    value: Tensor  # (B, N) selected iterate
+    residuals: Tensor  # (B, R) of each block at value; ||F(v) - v|| / ||F(v)|| in one column for a plain map
+    cost: Tensor  # (B,) at value; the residual for a plain map
+    num_steps: int  # evaluations of F
+    finite: Tensor  # (B,) bool, False where an evaluation was not finite: the best iterate before it is returned
 
     @property
     def residual(self) -> Tensor:
@@ -140,11 +127,8 @@ def solve(
     all rows have stopped. With ``tol = 0`` it runs ``max_steps`` evaluations and never waits for the device.
 
     Args:
-        method: Picard, Anderson, Broyden or your own.
         update: F at a ``(B, N)`` iterate; it is called under ``no_grad``.
         v0: start ``(B, N)``.
-        max_steps: evaluations of F, at least 1.
-        tol: stop of a sample; 0 runs the whole budget.
         selection: which of the evaluated iterates is returned.
         project: applied to every mixed iterate, so that the method's history holds feasible points.
         observers: called with each evaluated iterate.

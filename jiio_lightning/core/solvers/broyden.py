@@ -13,21 +13,13 @@ from jiio_lightning.core.solvers.base import Method
 
 @dataclass(frozen=True)
 class _BroydenState:
-    """Low-rank form ``B = -I + U W^T`` of the inverse Jacobian of g(v) = F(v) - v.
+    """Low-rank form ``B = -I + U W^T`` of the inverse Jacobian of g(v) = F(v) - v."""
 
-    Args:
-        left: U, ``(B, memory, N)``.
-        right: W, ``(B, memory, N)``.
-        last_v: previous iterate ``(B, N)``.
-        last_gap: previous gap ``(B, N)``.
-        count: updates seen; -1 before the first iterate.
-    """
-
-    left: Tensor
-    right: Tensor
-    last_v: Tensor
-    last_gap: Tensor
-    count: int
+    left: Tensor  # U, (B, memory, N)
+    right: Tensor  # W, (B, memory, N)
+    last_v: Tensor  # previous iterate (B, N)
+    last_gap: Tensor  # previous gap (B, N)
+    count: int  # updates seen; -1 before the first iterate
 
 
 class Broyden(Method):
@@ -71,12 +63,8 @@ class Broyden(Method):
         if state.count >= 0:
             self._write(v - state.last_v, gap - state.last_gap, state)
         state = replace(state, last_v=v, last_gap=gap, count=state.count + 1)
-        filled = self._filled(state.count)
+        filled = state.count % self.memory or min(state.count, self.memory)  # the ring is emptied when it is full
         return v - self._apply(gap, state.left[:, :filled], state.right[:, :filled]), state
-
-    def _filled(self, count: int) -> int:
-        """Slots in use: the ring is emptied when it is full."""
-        return count % self.memory or min(count, self.memory)
 
     def _write(self, move: Tensor, turn: Tensor, state: _BroydenState) -> None:
         slot = state.count % self.memory

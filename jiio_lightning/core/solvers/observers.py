@@ -14,22 +14,16 @@ from torch import Tensor
 class Snapshot:
     """An evaluated iterate.
 
-    Args:
-        step: its number, from 0.
-        value: iterate ``(B, N)``.
-        residual: distance of each block from its fixed point ``(B, R)``.
-        cost: inner loss ``(B,)``.
-
     Example:
         >>> now = Snapshot(step=0, value=torch.ones(2, 3), residual=torch.zeros(2, 1), cost=torch.tensor([1.0, torch.nan]))
         >>> now.is_finite().tolist()
         [True, False]
     """
 
-    step: int
-    value: Tensor
-    residual: Tensor
-    cost: Tensor
+    step: int  # its number, from 0
+    value: Tensor  # iterate (B, N)
+    residual: Tensor  # distance of each block from its fixed point (B, R)
+    cost: Tensor  # inner loss (B,)
 
     def is_finite(self) -> Tensor:
         """``(B,)`` bool: residual and cost are finite (a NaN anywhere in a row of F(v) makes its residual NaN)."""
@@ -43,9 +37,6 @@ class Trace:
     """Every ``every``-th iterate with its cost, its residuals and the seconds since the trace was made.
 
     Reading the clock after a device has finished needs a synchronisation: use it to plot, not in training.
-
-    Args:
-        every: keep one iterate in so many.
 
     Example:
         >>> from jiio_lightning.core.solvers import Last, Picard, solve
@@ -77,12 +68,7 @@ class RandomIterate:
 
     A sample that stops, or is not finite, before its draw keeps its last finite iterate.
 
-    The start is never drawn where there is another iterate: at z = 0 a group norm sees a constant map, and its Jacobian there is
-    an artefact of its epsilon (about 300 times larger than one step later), which would drown the penalty of Eq. 27.
-
-    Args:
-        draw: uniform numbers in [0, 1), ``(B,)``: which iterate each sample keeps, as a share of the budget.
-        max_steps: the budget of the solve.
+    The uniform numbers ``draw`` in [0, 1), ``(B,)``, say which iterate each sample keeps, as a share of the budget.
 
     Example:
         >>> iterate = RandomIterate(draw=torch.tensor([0.0, 0.99]), max_steps=5)
@@ -93,6 +79,8 @@ class RandomIterate:
     """
 
     def __init__(self, draw: Tensor, max_steps: int) -> None:
+        # Not the start where there is another: at z = 0 a group norm sees a constant map, and its Jacobian there is an artefact
+        # of its epsilon (about 300 times larger than one step later), which would drown the penalty of Eq. 27.
         self.chosen = 1 + (draw * (max_steps - 1)).long()
         self.value: Tensor | None = None
 

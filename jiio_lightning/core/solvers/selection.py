@@ -26,6 +26,7 @@ class Selection(ABC):
         """The best snapshot after this one, sample by sample."""
         if best is None:
             return now
+        # The first snapshot is taken as it comes: the best one may not be finite.
         accept = now.is_finite() & (self.accept(best, now) | ~best.is_finite())
         return Snapshot(
             now.step,
