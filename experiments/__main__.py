@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from jsonargparse import ArgumentParser, auto_cli
+from jsonargparse.typing import PositiveInt
 
 from experiments.benchmarks.loader import loader
 from experiments.benchmarks.overhead import overhead
@@ -19,8 +20,14 @@ from experiments.tables import TABLES
 from jiio_lightning.cli import JIIOCLI
 from jiio_lightning.cli import main as jiio
 from jiio_lightning.commands.provenance import provenance
+from jiio_lightning.data import DataError
 
 BENCHMARKS = {"overhead": overhead, "loader": loader}
+WORDS = (
+    f"Tables and figures: {', '.join(TABLES)}, all. Benchmarks: {', '.join(BENCHMARKS)}. Commands of jiio: "
+    f"{', '.join(JIIOCLI.subcommands())}; each has --help."
+)
+"""The first words that are understood."""
 DEFAULT_JOBS = {Budget.SMOKE: 2, Budget.CPU: 2, Budget.GPU: 1, Budget.PAPER: 1}
 """Small nets do not keep two cores busy: two of them at once finish sooner than one after the other with two threads each."""
 
@@ -30,7 +37,7 @@ def reproduce(
     budget: Literal["smoke", "cpu", "gpu", "paper"] = "cpu",
     store: str = "runs/reproduce",
     results: str | None = None,
-    jobs: int | None = None,
+    jobs: PositiveInt | None = None,
     run: bool = True,
     show: bool = False,
 ) -> int:
@@ -49,7 +56,7 @@ def reproduce(
         0, 1 if something is missing, 2 if there is no such table.
     """
     if name not in (*TABLES, "all"):
-        print(f"error: there is no {name!r}; there are {', '.join(TABLES)} and all", file=sys.stderr)
+        print(f"error: there is no {name!r}: {WORDS}", file=sys.stderr)
         return 2
     kind = Budget(budget)
     runner = Runner(LABORATORY.parent, Path(store).resolve() / kind, kind, jobs or DEFAULT_JOBS[kind])
@@ -79,10 +86,14 @@ def main(args: list[str] | None = None) -> int:
     if command in JIIOCLI.subcommands():
         return jiio(given)
     if command in BENCHMARKS:
-        measured = auto_cli(BENCHMARKS[command], args=given[1:], prog=f"python -m experiments {command}")
+        try:
+            measured = auto_cli(BENCHMARKS[command], args=given[1:], prog=f"python -m experiments {command}")
+        except DataError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
         print(json.dumps({"result": measured, "provenance": provenance()}, indent=1))
         return 0
-    parser = ArgumentParser(prog="python -m experiments", description=__doc__)
+    parser = ArgumentParser(prog="python -m experiments", description=f"{__doc__} {WORDS}")
     parser.add_function_arguments(reproduce, skip={"show"}, as_positional=True, as_group=False)
     parser.add_argument("--show", action="store_true", help="print the command of each run, and run nothing")
     options = parser.parse_args(given)

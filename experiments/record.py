@@ -70,7 +70,7 @@ def key(run: Run, root: Path) -> str:
     """Hash of everything that decides a run's metrics but the data: configuration, weights, code."""
     # contents, not paths: an edited fragment makes another run
     overrides = [_config(root / text) if is_fragment(text, root) else text for text in run.overrides]
-    parts: list[object] = [run.command, _config(root / run.config), overrides, code_version()]
+    parts: list[object] = [run.command, _config(root / run.config), overrides, code_version(run.command)]
     parts += [key(trial, root) for trial in trials(run.weights)]
     parts += [run.weights.metric if isinstance(run.weights, Choice) else ""]
     parts += [(file.place, file.path, key(file.run, root)) for file in run.files]
@@ -78,14 +78,19 @@ def key(run: Run, root: Path) -> str:
 
 
 @cache
-def code_version() -> str:
-    """Hash of the sources that compute metrics: the package, the baselines and the benchmarks."""
-    # not tables and reports: what they draw changes no metric, and no run has to be done again for it
+def code_version(command: str) -> str:
+    """Hash of the sources that decide the metrics of a command."""
     digest = hashlib.sha256()
-    for root in (PACKAGE, LABORATORY / "baselines", LABORATORY / "benchmarks"):
-        for path in sorted(root.rglob("*.py")):
-            digest.update(path.relative_to(root.parent).as_posix().encode() + path.read_bytes())
+    for path in sources(command):
+        digest.update(f"{path.parent.name}/{path.name}".encode() + path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def sources(command: str) -> list[Path]:
+    """The files that decide the metrics of a command: the package and the baselines."""
+    # a fit of an hour is not done again because a report or another command has changed: Lightning's own know none of those
+    inside = [path for path in sorted(PACKAGE.rglob("*.py")) if command not in ("fit", "test") or path.parent.name != "commands"]
+    return [*inside, *sorted((LABORATORY / "baselines").rglob("*.py")), LABORATORY / "benchmarks" / "step_seconds.py"]
 
 
 def _config(path: Path) -> object:

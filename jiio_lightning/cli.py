@@ -40,6 +40,7 @@ MOVED = {
     "front": "jiio compare --solvers ...",
     "reproduce": "python -m experiments TABLE --budget ...",
     "bench": "python -m experiments overhead (or frontier)",
+    "data bench": "python -m experiments loader NAME",
 }
 """Commands of before, and what does their work now."""
 
@@ -177,11 +178,11 @@ def main(args: list[str] | None = None) -> int:
     given = sys.argv[1:] if args is None else args
     # no commands of Lightning's parser: they have no model, and need no run file
     own = {"data": data_main, "dashboard": dashboard_main}
+    for old in MOVED.keys() & {" ".join(given[:1]), " ".join(given[:2])}:
+        print(f"error: `jiio {old}` is now `{MOVED[old]}`", file=sys.stderr)
+        return 2
     if given and given[0] in own:
         return own[given[0]](given[1:])
-    if given and given[0] in MOVED:
-        print(f"error: `jiio {given[0]}` is now `{MOVED[given[0]]}`", file=sys.stderr)
-        return 2
     try:
         run(args)
     except (DataError, SolveError, FileNotFoundError, ValueError, MisconfigurationException) as error:
@@ -221,7 +222,11 @@ def whole_fragments(arguments: Sequence[str]) -> list[str]:
 
 def _whole(option: str, value: str) -> str:
     name = option.removeprefix("--")
-    if not option.startswith("--") or name in MERGED or not value.endswith(".yaml") or not Path(value).is_file():
+    if not option.startswith("--") or name == "config" or not value.endswith(".yaml"):
+        return value
+    if not Path(value).is_file():  # here: jsonargparse would list every type that it tried
+        raise FileNotFoundError(f"there is no {value}, which {option} names")
+    if name in MERGED:
         return value
     said = yaml.safe_load(Path(value).read_text())
     return json.dumps(completed(said)) if _has_class(said) else value

@@ -38,8 +38,8 @@ def load(path: Path) -> dict:
 def test_fit_writes_logs_pictures_checkpoints_and_its_configuration(trained):
     run = trained / "runs" / "tiny"
     rows = metrics(run)
-    figures = {"cost", "feasible", "finite", "jacobian", "residual_z", "residual_mu", "residual_x", "steps"}
-    assert {f"train/{name}" for name in figures} <= set(rows[0])
+    names = {"cost", "feasible", "finite", "jacobian", "residual_z", "residual_mu", "residual_x", "steps"}
+    assert {f"train/{name}" for name in names} <= set(rows[0])
     assert {"val/error", "val/psnr", "val/resolve_residual", "val/steps"} <= set(rows[0])
     assert [row["train/steps"] for row in rows if row["train/steps"]] == ["25.0", "25.0"]
     trusted = [float(row["train/trusted"]) for row in rows if row["train/trusted"]]
@@ -82,7 +82,7 @@ def test_evaluation(jiio, checkpoint, command, stage):
     assert jiio(command, "--config", "tiny.yaml", "--ckpt_path", checkpoint, "--solver.test.max_steps", 3) == 0
     (row,) = metrics(Path("runs/tiny"))
     assert row[f"{stage}/steps"] == "3.0"
-    assert float(row[f"{stage}/resolve_residual"]) < 1e-4, "z is solved again"
+    assert float(row[f"{stage}/resolve_residual"]) < 1e-4, "z is re-solved"
     if stage == "test":
         assert Path("runs/tiny/images/test.png").is_file()
         ratio = float(row["test/error"]) / float(row["test/pca_error"])
@@ -234,12 +234,22 @@ def test_a_misspelt_key_in_a_file(jiio, capsys):
     assert "jacobian.coeficient" in error(capsys)
 
 
+def test_a_fragment_that_is_not_there(jiio, capsys):
+    assert jiio("fit", "--config", "tiny.yaml", "--solver", "conf/solver/nesed.yaml") == 1
+    assert "there is no conf/solver/nesed.yaml, which --solver names" in error(capsys)
+
+
 @pytest.mark.parametrize(
     ("word", "now"),
-    [("front", "jiio compare --solvers"), ("reproduce", "python -m experiments"), ("bench", "python -m experiments")],
+    [
+        ("front", "jiio compare --solvers"),
+        ("reproduce", "python -m experiments"),
+        ("bench", "python -m experiments"),
+        ("data bench", "python -m experiments loader"),
+    ],
 )
 def test_a_command_of_before_names_the_new_one(jiio, capsys, word, now):
-    assert jiio(word, "--help") == 2
+    assert jiio(*word.split(), "--help") == 2
     message = error(capsys)
     assert f"`jiio {word}` is now `{now}" in message and len(message.splitlines()) == 1
 

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jsonargparse.typing import PositiveInt
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from jiio_lightning.data import DataError
 from jiio_lightning.data.dataset import ImageDataset, normalise
 from jiio_lightning.data.module import data_root
 from jiio_lightning.data.prepared import Manifest, Prepared
@@ -21,7 +23,7 @@ RANGE = (-1.0, 1.0)
 
 
 def loader(
-    name: str, root: str | None = None, batch_size: int = 48, epochs: int = 3, decoded: int = 9600
+    name: str, root: str | None = None, batch_size: PositiveInt = 48, epochs: PositiveInt = 3, decoded: PositiveInt = 9600
 ) -> list[dict[str, str | float]]:
     """Images and gigabytes a second over the training split of a prepared set; the fastest epoch counts.
 
@@ -31,8 +33,13 @@ def loader(
         batch_size: images in a batch.
         epochs: epochs to measure.
         decoded: number of images of the split where JPEGs are decoded.
+
+    Raises:
+        DataError: if no such set is prepared.
     """
     folder = data_root(root) / name
+    if not folder.is_dir():
+        raise DataError(f"no set called {name} is prepared in {data_root(root).resolve()}: `jiio data list` shows what there is")
     prepared = Prepared(folder, Manifest.load(folder))
     images = prepared.rows("images", "train")
     dataset = ImageDataset(images, prepared.rows("labels", "train"), prepared.manifest.levels, RANGE, flip_seed=0)

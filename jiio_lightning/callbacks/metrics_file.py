@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from itertools import count
 from pathlib import Path
 
 from lightning_fabric.loggers.logger import rank_zero_experiment
@@ -38,6 +39,6 @@ class MetricsFile(CSVLogger):
         if self._experiment is None:
             path = Path(self.save_dir) / AddedRows.NAME_METRICS_FILE
             if self.anew and path.is_file():
-                path.rename(path.with_stem(f"metrics_{1 + len(list(path.parent.glob('metrics_*.csv')))}"))
+                path.rename(next(old for n in count(1) if not (old := path.with_stem(f"metrics_{n}")).exists()))
             self._experiment = AddedRows(self.save_dir)
         return self._experiment

@@ -11,6 +11,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 import torch
+from jsonargparse.typing import PositiveInt
 from pytorch_lightning import LightningDataModule, Trainer
 from rich.table import Table
 from torch import Tensor
@@ -51,7 +52,7 @@ def attack(
     ckpt_path: str,
     attack: str = "pgd,jiio",
     eps: float | None = None,
-    n: int | None = None,
+    n: PositiveInt | None = None,
     save_set: bool = False,
 ) -> dict[str, Robustness]:
     """Attack a trained classifier on held-out images.
@@ -73,8 +74,6 @@ def attack(
     """
     if not isinstance(model, AdversarialTraining):
         raise ValueError(f"attack needs the task AdversarialTraining, the run file has {type(model).__name__}")
-    if n is not None and n < 1:
-        raise ValueError(f"attack needs --n of at least 1, got {n}")
     load(trainer, model, datamodule, ckpt_path)
     if eps is not None:
         model.threat = replace(model.threat, eps=eps)

@@ -41,7 +41,7 @@ def compare(
     Args:
         ckpt_path: weights.
         solvers: contenders by name, conf/compare/NAME.yaml; the run file's own solver.test is one more, ``default``. Unless given
-            the paper's Nested: Adam with steps of 0.1, 0.3 and 1, or for attacks the reference PGD.
+            the paper's Nested: Adam with steps of 0.1, 0.3 and 1, or for attacks PGD with steps of 0.2, 0.4 and 1 eps.
         budgets: steps of the default, each a solve of its own.
         samples: test samples in a batch.
         batches: of so many samples each; costs and seconds are averaged over them.

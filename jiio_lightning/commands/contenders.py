@@ -78,9 +78,11 @@ class Contender:
 
 
 def paper_baseline(model: JIIOTask) -> dict[str, Contender]:
-    """The paper's Nested: Adam on x with three step sizes (Tables 3 and 9), or for attacks the reference PGD (Table 2)."""
+    """The paper's Nested: Adam on x with three step sizes (Tables 3 and 9), or for attacks PGD with three (Table 2)."""
     if isinstance(model, AdversarialTraining):
-        return {"pgd_0.2": Contender("paper", PGD().solver(model.threat), tuple(range(1, 21)))}
+        # the released code's size and longer ones, in units of eps: an attack is compared with PGD at its best
+        pgd = {f"pgd_{size:g}": PGD(size=size).solver(model.threat) for size in (0.2, 0.4, 1.0)}
+        return {name: Contender("paper", solver, tuple(range(1, 21))) for name, solver in pgd.items()}
     solves = FixedPoint(Anderson(memory=6), 18), FixedPoint(Anderson(memory=6), 20)  # Table 9: T_f, T_b
     return {f"adam_{size:g}": Contender("paper", Nested(Adam(size), *solves), tuple(range(1, 41))) for size in (0.1, 0.3, 1.0)}
 

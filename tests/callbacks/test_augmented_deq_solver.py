@@ -44,7 +44,7 @@ def test_a_task_needs_both_solvers(given):
         AugmentedDEQSolver(**given).setup(None, task(), "fit")
 
 
-def test_the_figures_are_medians_and_shares():
+def test_the_metrics_are_medians_and_shares():
     rows = [[0.001, 0.2, 0.2], [0.005, 0.3, 0.4], [0.5, 0.5, 0.6]]
     metrics = {name: float(value) for name, value in callback().statistics(solution(rows, [1.0, 2.0, 6.0])).items()}
     wanted = {

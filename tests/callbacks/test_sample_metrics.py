@@ -19,7 +19,7 @@ from jiio_lightning.metrics.intervals import mean_interval, median_interval, sha
 from tests.conftest import metrics
 from tests.tasks.test_ddp import run
 
-FIGURES = "--trainer.callbacks=[{class_path: jiio_lightning.callbacks.SampleMetrics}]"
+CALLBACK = "--trainer.callbacks=[{class_path: jiio_lightning.callbacks.SampleMetrics}]"
 
 
 def samples(stage: str = "test") -> dict[str, np.ndarray]:
@@ -85,7 +85,7 @@ def test_a_run_reports_them(jiio, checkpoint, monkeypatch, command, stage, count
         return result
 
     monkeypatch.setattr(Trainer, command, watched)
-    assert jiio(command, "--config", "tiny.yaml", "--ckpt_path", checkpoint, FIGURES) == 0
+    assert jiio(command, "--config", "tiny.yaml", "--ckpt_path", checkpoint, CALLBACK) == 0
     rows = samples(stage)
     assert rows["index"].tolist() == list(range(count)) and set(rows) == {"index", "error", "psnr", "resolve_residual"}
     for name in ("error", "psnr"):
@@ -96,14 +96,14 @@ def test_a_run_reports_them(jiio, checkpoint, monkeypatch, command, stage, count
 
 
 def test_within_a_fit_the_tasks_means_will_do(jiio):
-    assert jiio("fit", "--config", "tiny.yaml", FIGURES) == 0
+    assert jiio("fit", "--config", "tiny.yaml", CALLBACK) == 0
     assert not list(Path("runs/tiny").glob("samples_*"))
 
 
 @pytest.mark.slow
 def test_two_processes_report_what_one_does(jiio, checkpoint):
     """19 samples: 10 and 9, which Lightning's own mean would weigh by 9."""
-    command = ["test", "--config", "tiny.yaml", "--ckpt_path", str(checkpoint), FIGURES]
+    command = ["test", "--config", "tiny.yaml", "--ckpt_path", str(checkpoint), CALLBACK]
     command += ["--data.test_limit", "19", "--data.eval_batch_size", "4", "--trainer.precision", "64-true"]
     assert jiio(*command) == 0
     alone = samples()

@@ -41,7 +41,6 @@ def test_attack_writes_a_table_a_record_a_picture_and_the_set(attack, capsys):
         (("--attack", "pdg"), "there is no attack 'pdg': choose from clean"),
         (("--eps", 0), "an attack needs eps > 0"),
         (("--n", 999), "the test split has 20 samples, --n wants 999"),
-        (("--n", 0), "--n of at least 1"),
         (("--data.value_range", "[-1.0,1.0]", "--attack", "jiio"), "set data.value_range: [0, 1]"),
     ],
 )
@@ -49,6 +48,27 @@ def test_mistakes_are_one_line(attack, capsys, words, complaint):
     assert attack(*words) == 1
     message = capsys.readouterr().err
     assert complaint in message and "Traceback" not in message
+
+
+def test_a_number_that_cannot_be_is_refused_before_any_work(attack, capsys):
+    assert attack("--n", 0) == 2 and "n: " in capsys.readouterr().err
+
+
+def test_compare_is_for_attacks_too(jiio, fitted, capsys):  # noqa: F811
+    Path("small.yaml").write_text(SMALL)
+    Path("pgd.yaml").write_text(
+        "pgd_1:\n  family: paper\n  budgets: [1, 2]\n  solver:\n    class_path: Nested\n    init_args:\n"
+        "      step: {class_path: Normalised, init_args: {size: 1.0}}\n"
+        "      forward: &solve {method: {class_path: Anderson}, max_steps: 6}\n      backward: *solve\n"
+    )
+    words = ("--solvers", "pgd.yaml", "--budgets", "[2,4]", "--samples", 4, "--repeats", 1)
+    assert jiio("compare", *RUN, "--ckpt_path", fitted, *words) == 0
+    record = json.loads(Path("runs/digits_adversarial/compare/compare.json").read_text())
+    points = [point for one in record["contenders"].values() for point in one["at"].values()]
+    assert len(points) == 4 and all(point["cost"] < 0 and 0 <= point["accuracy"] <= 1 for point in points), (
+        "minus a cross-entropy"
+    )
+    assert "accuracy" in record["against"]["paper"]["gap"] and "accuracy" in capsys.readouterr().out
 
 
 def test_attack_wants_a_classifier(jiio, checkpoint, capsys):

@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from jiio_lightning.attacks.pgd import PGD
 from jiio_lightning.commands.comparison import Point
 from jiio_lightning.commands.contenders import Contender, describe, paper_baseline, with_budget
 from jiio_lightning.commands.measurement import LONG, Trial, counted, mean, measure, peak_mib
@@ -242,8 +241,9 @@ def test_the_papers_baselines():
     text = describe(adam["adam_0.1"].solver)
     assert text.startswith("Nested(step=Adam(size=0.1, ")
     assert "forward=FixedPoint(method=Anderson(type=2, memory=6" in text and "max_steps=18" in text and "warm=False" in text
-    (pgd,) = paper_baseline(AdversarialTraining(Smooth(), eps=0.5)).values()
-    assert isinstance(pgd.solver.step, Normalised) and pgd.solver.step.size == PGD().size * 0.5 and pgd.budgets[-1] == 20
+    pgd = paper_baseline(AdversarialTraining(Smooth(), eps=0.5))
+    assert list(pgd) == ["pgd_0.2", "pgd_0.4", "pgd_1"] and pgd["pgd_0.2"].budgets[-1] == 20
+    assert [isinstance(one.solver.step, Normalised) and one.solver.step.size for one in pgd.values()] == [0.1, 0.2, 0.5]
 
 
 @pytest.mark.parametrize(

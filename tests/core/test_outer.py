@@ -120,7 +120,7 @@ def test_refinement_starts_from_the_mu_that_it_is_given() -> None:
 
 @each_parameter
 @pytest.mark.parametrize("radius", [None, 0.4], ids=["free", "ball"])
-def test_fixed_input_is_the_gradient_with_z_solved_again_and_x_frozen(name: str, radius: float | None) -> None:
+def test_fixed_input_is_the_gradient_with_z_re_solved_and_x_frozen(name: str, radius: float | None) -> None:
     case = Case(radius)
     direction = case.direction(name)
 
@@ -145,7 +145,7 @@ def test_fixed_input_says_when_its_adjoint_did_not_converge() -> None:
 
 @each_parameter
 @pytest.mark.parametrize(("radius", "sign"), [(None, 1.0), (0.4, 1.0), (0.6, -1.0)], ids=["free", "ball", "attack"])
-def test_full_kkt_is_the_gradient_with_everything_solved_again(name: str, radius: float | None, sign: float) -> None:
+def test_full_kkt_is_the_gradient_with_everything_re_solved(name: str, radius: float | None, sign: float) -> None:
     case = Case(radius, sign)
     direction = case.direction(name)
     ours = case.along(FullKKT(tol=1e-12), name, direction)

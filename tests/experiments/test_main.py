@@ -45,3 +45,8 @@ def test_a_report_of_what_is_there_runs_nothing(tmp_path, capsys):
 def test_the_record_of_a_command_names_the_program_that_was_typed(program, shown, monkeypatch):
     monkeypatch.setattr(sys, "argv", [program, "fit", "--config", "a b.yaml"])
     assert provenance()["command"] == f"{shown} fit --config 'a b.yaml'"
+
+
+def test_the_loader_of_a_set_that_is_not_prepared(tmp_path, capsys):
+    assert main(["loader", "cifar10", "--root", str(tmp_path)]) == 1
+    assert "no set called cifar10 is prepared" in capsys.readouterr().err

@@ -27,7 +27,7 @@ def test_the_key_follows_everything_that_decides_a_metric(runner, monkeypatch):
     (root / "conf" / "s.yaml").write_text("steps: 4\n")
     assert all(key(run, root) != old for run, old in zip([FIT, *others], keys, strict=True)), "a fragment has changed"
     changed = key(FIT, root)
-    monkeypatch.setattr(module, "code_version", lambda: "other code")
+    monkeypatch.setattr(module, "code_version", lambda command: "other code")
     assert key(FIT, root) != changed
 
 
@@ -70,3 +70,10 @@ def test_a_record_survives_its_file_and_a_broken_file_is_none(tmp_path):
     assert Record.load(tmp_path / "r.json") == record
     (tmp_path / "r.json").write_text((tmp_path / "r.json").read_text()[:40])
     assert Record.load(tmp_path / "r.json") is None and Record.load(tmp_path / "none.json") is None
+
+
+def test_other_commands_do_not_decide_the_metrics_of_a_fit():
+    fit, compare = (set(module.sources(command)) for command in ("fit", "compare"))
+    commands = set((module.PACKAGE / "commands").glob("*.py"))
+    assert commands and commands <= compare and not commands & fit and compare - commands == fit
+    assert module.PACKAGE / "core" / "joint.py" in fit and module.LABORATORY / "baselines" / "autoencoding.py" in fit

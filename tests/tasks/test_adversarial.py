@@ -65,7 +65,7 @@ def slope(model: AdversarialTraining, given: ImageBatch, direction: list[torch.T
 
 @torch.no_grad()
 def resolved(model: AdversarialTraining, given: ImageBatch, direction: list[torch.Tensor], step: float) -> float:
-    """The mean cross-entropy under attack with moved weights, z, mu and delta solved again."""
+    """The mean cross-entropy under attack with moved weights, z, mu and delta re-solved."""
     weights = list(model.parameters())
     torch._foreach_add_(weights, direction, alpha=step)
     cost = model.inner(model.problem(given), model.start(given)).cost.mean()
@@ -176,7 +176,7 @@ def test_settling_lets_the_dual_converge():
         Settled(steps=-1)
 
 
-def test_a_test_step_returns_figures_of_each_sample():
+def test_a_test_step_returns_metrics_of_each_sample():
     given = batch(6)
     strong = SolverAttack(Joint(Normalised(0.2), max_steps=50), restarts=2)
     model = task(Joint(Normalised(0.2, Cosine()), max_steps=30), attacks=("jiio",), own_attacks={"own": strong}).eval()
@@ -248,7 +248,7 @@ def fitted(tmp_path_factory, prepared) -> Path:
     return folder / "runs/digits_adversarial/checkpoints/last.ckpt"
 
 
-def test_fit_and_test_write_their_figures(jiio, fitted):
+def test_fit_and_test_write_their_metrics(jiio, fitted):
     (row,) = [row for row in metrics(fitted.parents[1]) if row["val/accuracy_jiio"]]
     assert {"val/accuracy_clean", "val/loss_clean", "val/loss_jiio", "val/unconverged_jiio"} <= set(row)
     Path("small.yaml").write_text(SMALL)

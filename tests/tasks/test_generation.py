@@ -40,7 +40,7 @@ def test_the_inner_loss_is_a_sum_over_pixels():
     assert model.problem(given).loss(z, x).tolist() == pytest.approx(wanted, rel=1e-5)
 
 
-def test_figures_of_merit_are_per_image():
+def test_metrics_of_merit_are_per_image():
     model, given = task(), batch()
     z = torch.randn(4, model.net.hidden)
     metrics = model.evaluate(given, model.problem(given), z, torch.zeros(4, 3))
@@ -50,7 +50,7 @@ def test_figures_of_merit_are_per_image():
 
 
 def test_the_gradient_is_that_of_the_inner_optimum():
-    """Along one direction in the weights: training_step's gradient and central differences of the optimum, solved again.
+    """Along one direction in the weights: training_step's gradient and central differences of the optimum, re-solved.
 
     The images are reconstructed almost, so that the optimum is near a known x (and, with this seed, off the kinks of the ReLUs).
     At it the outer loss has no slope in x, which is why Eq. 19 is exact.

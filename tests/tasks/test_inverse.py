@@ -148,7 +148,7 @@ def test_the_inner_loss_is_a_sum_over_measurements():
     torch.testing.assert_close(model.problem(given).loss(z, torch.zeros(4, 3)), wanted)
 
 
-def test_figures_of_merit_are_per_image():
+def test_metrics_of_merit_are_per_image():
     model, given = task(PixelMask(0.5)), batch()
     z = torch.randn(4, model.net.hidden)
     metrics = model.evaluate(given, model.problem(given), z, torch.zeros(4, 3))

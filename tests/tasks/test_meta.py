@@ -104,7 +104,7 @@ class Case:
         return polish(self.problem, self.rough, steps=30)
 
     def query_loss(self, x: Tensor) -> Tensor:
-        """Written out image by image, each z solved again."""
+        """Written out image by image, each z re-solved."""
         net, losses = self.task.net, []
         for t, (images, labels) in enumerate(zip(self.batch.query, self.batch.query_label, strict=True)):
             for image, label in zip(images, labels, strict=True):
@@ -114,7 +114,7 @@ class Case:
         return torch.stack(losses).mean().detach()
 
     def optimum(self) -> Tensor:
-        """The inner optimum, mean over tasks, solved again."""
+        """The inner optimum, mean over tasks, re-solved."""
         v = self.solve()
         return self.problem.loss(v.z, v.x).mean().detach()
 
@@ -245,7 +245,7 @@ def test_a_task_whose_linear_system_is_not_solved_goes_without_it():
     assert float((solved - fixed).norm() / fixed.norm()) > 1e-3
 
 
-def test_figures_are_of_each_task():
+def test_metrics_are_of_each_task():
     task, batch = learner(), episodes(side=8, dtype=torch.float32)
     inject(task, Joint(max_steps=6))
     metrics = task.test_step(batch, 0)
