@@ -28,6 +28,12 @@ def running(command: list[str]) -> Iterator[None]:
     assert process.returncode == 0, complaint.decode()
 
 
+def run(command: list[str]) -> None:
+    """Run it to its end."""
+    with running(command):
+        pass
+
+
 def test_two_processes_give_the_weights_of_one(jiio):
     """After 3 steps with the Jacobian penalty, gradient clipping and the schedule of the learning rate."""
     two = ("--trainer.devices", "2", "--trainer.strategy", "ddp", "--data.batch_size", "2", "--name", "two")
