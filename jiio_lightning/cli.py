@@ -101,6 +101,16 @@ class JIIOCLI(LightningCLI):
     Checkpoints, metrics, pictures and the configuration are written there.
     """
 
+    def __init__(self, *, args: list[str], **kwargs: Any) -> None:
+        self.command = next((word for word in args if word in self.subcommands()), None)
+        super().__init__(args=args, **kwargs)
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        # the options of all commands take as long to collect as all the rest of a start
+        if self.command in (None, subcommand):
+            return super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        return self.init_parser(**kwargs)
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--name", type=str | None, help="Name of the run, unless given the stem of its first --config.")
         parser.add_lightning_class_args(AugmentedDEQSolver, "solver")

@@ -143,7 +143,8 @@ def folder(tmp_path_factory, prepared) -> Path:
         patch.chdir(folder)
         patch.setenv("JIIO_DATA", str(prepared))
         Path("tiny.yaml").write_text(TINY)
-        assert call("fit", *CONFIG, "--trainer.max_steps", 40, "--trainer.val_check_interval", 40) == 0
+        brief = ("--trainer.max_steps", 40, "--trainer.limit_val_batches", 0)
+        assert call("fit", *CONFIG, *brief) == 0
         assert call("learn_start", *CONFIG, *checkpoint("last"), "--samples", 200) == 0
     return folder
 
@@ -263,8 +264,10 @@ def test_attacks_and_few_shot_tasks(jiio, name, words):
     """By command: learned, and evaluated from there."""
     config = ("--config", REPO / f"tasks/{name}.yaml")
     data = words if name == "digits_meta" else ("--data.test_limit", 20)
-    assert jiio("fit", *config, *BRIEF, *(words if name == "digits_meta" else ())) == 0
+    few = ("--solver.test.max_steps", 10)
+    training = ("--solver.train.max_steps", 10, "--data.batch_size", 4)
+    assert jiio("fit", *config, *BRIEF, *training) == 0
     last = next(Path("runs").rglob("last.ckpt"))
-    assert jiio("learn_start", *config, *words, "--ckpt_path", last, "--samples", 40) == 0
+    assert jiio("learn_start", *config, *words, *few, "--ckpt_path", last, "--samples", 40) == 0
     started = REPO / f"conf/solver/{'adversarial' if name == 'digits_adversarial' else 'meta'}_started.yaml"
-    assert jiio("test", *config, *data, "--solver", started, "--ckpt_path", last.with_name("last_started.ckpt")) == 0
+    assert jiio("test", *config, *data, "--solver", started, *few, "--ckpt_path", last.with_name("last_started.ckpt")) == 0

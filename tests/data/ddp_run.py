@@ -45,7 +45,7 @@ def trainer(callbacks: Sequence[Callback] = ()) -> Trainer:
     return Trainer(
         accelerator="cpu",
         devices=2,
-        strategy="ddp",
+        strategy="ddp",  # test_ddp.py starts both processes
         max_epochs=2,
         callbacks=list(callbacks),
         logger=False,

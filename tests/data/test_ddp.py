@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -19,9 +20,21 @@ SCRIPT = Path(__file__).with_name("ddp_run.py")
 def ranks(tmp_path_factory) -> list[list[dict]]:
     folder = tmp_path_factory.mktemp("ddp")
     Digits(root=str(folder)).prepare_data()
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    run = subprocess.run([sys.executable, SCRIPT, folder, folder], timeout=300, env=environment, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free.getsockname()[1])}
+    usual = {**os.environ, **address, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, SCRIPT, folder, folder]  # twice at once: started by Lightning, the second imports after the first
+    runs = [
+        subprocess.Popen(command, env=usual | {"LOCAL_RANK": rank}, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+        for rank in "01"
+    ]
+    try:
+        complaints = [run.communicate(timeout=300)[1] for run in runs]
+    finally:
+        for run in runs:
+            run.kill()
+    assert [run.returncode for run in runs] == [0, 0], complaints
     return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]
 
 

@@ -7,18 +7,20 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
+from collections.abc import Iterator
 
 import torch
 
 STEPS = ("--trainer.max_steps", "3", "--trainer.precision", "64-true", "--trainer.num_sanity_val_steps", "0")
 
 
-def run(command: list[str]) -> None:
-    """Run it; its second process ends with it whatever happens."""
+@contextlib.contextmanager
+def running(command: list[str]) -> Iterator[None]:
+    """Run it beside the block and wait for it; its second process ends with it whatever happens."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, env=environment, start_new_session=True, stderr=subprocess.PIPE) as process:
         try:
+            yield
             _, complaint = process.communicate(timeout=600)
         finally:
             with contextlib.suppress(ProcessLookupError):
@@ -26,16 +28,18 @@ def run(command: list[str]) -> None:
     assert process.returncode == 0, complaint.decode()
 
 
+def run(command: list[str]) -> None:
+    """Run it to its end."""
+    with running(command):
+        pass
+
+
 def test_two_processes_give_the_weights_of_one(jiio):
     """After 3 steps with the Jacobian penalty, gradient clipping and the schedule of the learning rate."""
-    assert jiio("fit", "--config", "tiny.yaml", *STEPS, "--data.batch_size", 4) == 0
-    path = Path("runs/tiny/checkpoints/last.ckpt")
-    alone = torch.load(path, weights_only=True)["state_dict"]
-    path.unlink()
-    two = ("--trainer.devices", "2", "--trainer.strategy", "ddp", "--data.batch_size", "2")
-    command = [sys.executable, "-m", "jiio_lightning", "fit", "--config", "tiny.yaml", *STEPS, *two]
-    run(command)
-    shared = torch.load(path, weights_only=True)["state_dict"]
+    two = ("--trainer.devices", "2", "--trainer.strategy", "ddp", "--data.batch_size", "2", "--name", "two")
+    with running([sys.executable, "-m", "jiio_lightning", "fit", "--config", "tiny.yaml", *STEPS, *two]):
+        assert jiio("fit", "--config", "tiny.yaml", *STEPS, "--data.batch_size", 4, "--name", "one") == 0
+    alone, shared = (torch.load(f"runs/{name}/checkpoints/last.ckpt", weights_only=True)["state_dict"] for name in ("one", "two"))
     worst = max(float((tensor - shared[name]).abs().max()) for name, tensor in alone.items())
     assert worst < 1e-6, worst
     assert all(tensor.dtype == torch.float64 for tensor in alone.values())
