@@ -198,6 +198,10 @@ def test_a_fit_from_scratch_sets_the_old_metrics_aside(jiio, capsys):
     files = (f"runs/tiny/metrics{which}.csv" for which in ("_1", "_2", ""))
     assert [Path(file).read_text().count("\n") - 1 for file in files] == [1, 3, 4], "a row a step, one for each validation"
     assert "deleted" not in capsys.readouterr().err, "Lightning's warning"
+    Path("runs/tiny/metrics_1.csv").unlink()
+    second = Path("runs/tiny/metrics_2.csv").read_text()
+    assert jiio("fit", "--config", "tiny.yaml", "--trainer.max_steps", 1) == 0
+    assert Path("runs/tiny/metrics_1.csv").is_file() and Path("runs/tiny/metrics_2.csv").read_text() == second
 
 
 # mistakes: one clear line, no traceback
