@@ -4,9 +4,12 @@ import sys
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import PositiveFloat
 
 from jiio_lightning.data import SETS, DataError
+from jiio_lightning.data.errors import printable
 from jiio_lightning.data.module import data_root
+from jiio_lightning.data.originals import Limits
 from jiio_lightning.data.prepared import MANIFEST, Manifest, Prepared, prepare
 
 STRICT = """refuse anything but the original: other checksums, another number of images. With false a part of the set, or one
@@ -50,6 +53,11 @@ def _add_sets(parser: ArgumentParser) -> None:
         one = ArgumentParser(description=data.__doc__.partition("Args:")[0])
         one.add_class_arguments(data, as_group=False, skip=set(data.__dataclass_fields__) - set(data.options))
         one.add_argument("--strict", type=bool, default=True, help=STRICT)
+        for name, value, what in (
+            ("max_gb", data.limits.gigabytes, "gigabytes that an archive, or a compressed file, may unpack to"),
+            ("max_megapixels", data.limits.megapixels, "millions of pixels of an image"),
+        ):
+            one.add_argument(f"--{name}", type=PositiveFloat, default=value, help=what)
         one.add_argument("--source", type=str | None, default=None, help=f"the originals. {data.where}")
         _add_root(one)
         sets.add_subcommand(title, one)
@@ -62,10 +70,11 @@ def _add_root(parser: ArgumentParser) -> None:
 def run_prepare(config: Namespace) -> int:
     options = vars(config[config.set])
     strict, source, root = options.pop("strict"), options.pop("source"), data_root(options.pop("root"))
+    limits = Limits(options.pop("max_gb"), options.pop("max_megapixels"))
     data = SETS[config.set](**options)
     there = (root / data.name).exists()
-    prepared = prepare(data, Path(source).expanduser() if source else None, root, strict)
-    print(f"{prepared.folder}: {'was prepared already, ' if there else ''}{_contents(prepared.manifest)}")
+    prepared = prepare(data, Path(source).expanduser() if source else None, root, strict, limits)
+    print(f"{printable(str(prepared.folder))}: {'was prepared already, ' if there else ''}{prepared.manifest.summary}")
     return 0
 
 
@@ -78,7 +87,7 @@ def run_list(config: Namespace) -> int:
     root, folders = data_root(config.root), _prepared_folders(config.root)
     print(f"prepared in {root.resolve()}:" if folders else f"nothing is prepared in {root.resolve()}")
     for folder in folders:
-        print(f"  {folder.name:20} {_contents(Manifest.load(folder))}")
+        print(f"  {folder.name:20} {Manifest.load(folder).summary}")
     print("can be prepared:")
     for title, data in SETS.items():
         print(f"  {title:20} {data.where or 'Needs no source.'}")
@@ -102,11 +111,5 @@ def _verify(folder: Path) -> int:
     except DataError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"{folder}: as it was prepared")
+    print(f"{printable(str(folder))}: as it was prepared")
     return 0
-
-
-def _contents(manifest: Manifest) -> str:
-    splits = ", ".join(f"{count} {split}" for split, count in manifest.splits.items() if count)
-    form, path = manifest.source["form"], manifest.source.get("path", "")
-    return f"{'x'.join(map(str, manifest.shape))}: {splits}; from {form} {path}{'' if manifest.strict else ' (not strict)'}"

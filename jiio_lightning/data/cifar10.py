@@ -10,7 +10,7 @@ from torchvision.datasets.utils import download_url
 
 from jiio_lightning.data.errors import DataError
 from jiio_lightning.data.module import ImageDataModule
-from jiio_lightning.data.originals import Originals
+from jiio_lightning.data.originals import Limits, Originals
 from jiio_lightning.data.pictures import Frame, folder_of, picture_contents
 from jiio_lightning.data.recipe import Contents
 from jiio_lightning.randomness import fixed_permutation
@@ -32,6 +32,7 @@ class CIFAR10(ImageDataModule):
 
     num_classes: ClassVar[int] = 10
     title, shape = "cifar10", (3, 32, 32)
+    limits = Limits(gigabytes=0.5, megapixels=1)
     where = f"Name {ARCHIVE}, or a folder or archive with train/<class>/* and test/<class>/*."
 
     def download(self, folder: Path) -> Path:
@@ -83,6 +84,7 @@ class CIFAR10(ImageDataModule):
                 f"{originals.path} has {len(train)} + {len(test)} images, CIFAR-10 has {TRAIN} + {TEST}: get the rest, or"
                 " say --strict false to prepare what is there."
             )
+        originals.leave_out(set(originals.images) - {*train, *test}, "images neither in train nor in test")
         train = [train[i] for i in fixed_permutation(len(train))]
         used = len(train) - len(train) // 10
         splits = {"train": train[:used], "val": train[used:], "test": test}

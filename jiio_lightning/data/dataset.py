@@ -50,15 +50,13 @@ class ImageDataset(Dataset[ImageBatch]):
 
     def __getitem__(self, draw: Draw) -> ImageBatch:
         rows, plain = self._plain_first(draw)
-        images, labels = self.images.tensor, self.labels.tensor
-        index = torch.from_numpy(rows).to(images.device)
-        pixels = images.index_select(0, index)
+        pixels = self.images.take(rows)
         pixels[plain:] = pixels[plain:].flip(-1)
-        return ImageBatch(self._finished(pixels), labels.index_select(0, index), index)
+        return ImageBatch(self._finished(pixels), self.labels.take(rows), torch.from_numpy(rows).to(pixels.device))
 
     def first(self, count: int | None = None) -> Tensor:
         """The first ``count`` images, or all of them, unflipped: float32 ``(count, C, H, W)``."""
-        return self._finished(self.images.tensor[:count])
+        return self._finished(self.images.first(count))
 
     def _finished(self, pixels: Tensor) -> Tensor:
         padded = F.pad(pixels, [self.padding] * 4) if self.padding else pixels

@@ -89,10 +89,9 @@ class EpisodeDataset(Dataset[EpisodeBatch]):
 
     def _turned(self, rows: np.ndarray, turns: np.ndarray) -> Tensor:
         """Gather drawings and turn all of a class alike: one gather of pixels, without a branch for each angle."""
-        images = self.images.tensor
-        pixels = images.index_select(0, torch.from_numpy(rows.ravel()).to(images.device))
-        each = torch.from_numpy(turns.ravel()).to(images.device)
-        sources = quarter_turns(images.shape[-1]).to(images.device)[each].repeat_interleave(rows.shape[-1], dim=0)
+        pixels = self.images.take(rows.ravel())
+        each = torch.from_numpy(turns.ravel()).to(pixels.device)
+        sources = quarter_turns(pixels.shape[-1]).to(pixels.device)[each].repeat_interleave(rows.shape[-1], dim=0)
         return pixels.flatten(1).gather(1, sources).view_as(pixels)
 
 

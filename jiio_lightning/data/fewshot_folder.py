@@ -7,14 +7,15 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from pytorch_lightning import LightningDataModule
+from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from jiio_lightning.data.dataset import ValueRange, normalise
 from jiio_lightning.data.episodes import EpisodeBatch
-from jiio_lightning.data.errors import DataError
-from jiio_lightning.data.originals import reading
-from jiio_lightning.data.pictures import decode
+from jiio_lightning.data.errors import DataError, printable, reading
+from jiio_lightning.data.found import Found, in_words, listing
+from jiio_lightning.data.pictures import decode, plain
 
 UNKNOWN = -1
 """Label of a query image."""
@@ -32,10 +33,7 @@ class Sheet:
 
     def __call__(self, image: Image.Image) -> np.ndarray:
         """The pixels, uint8 ``(1, size, size)``."""
-        if image.mode.startswith(("I", "F")):
-            raise ValueError("its pixels have more than 8 bits; save it with 8")
-        drawn = ImageOps.exif_transpose(image).convert("RGBA")
-        grey = Image.alpha_composite(Image.new("RGBA", drawn.size, "white"), drawn).convert("L")
+        grey = plain(image).convert("L")
         # most of a drawing is paper, which need not be white
         paper = int(np.median(np.asarray(grey)))
         square = ImageOps.pad(grey, (self.size, self.size), Image.Resampling.LANCZOS, color=paper)
@@ -71,14 +69,17 @@ class FewShotFolder(LightningDataModule):
         if stage != "predict" or self.trainer is None:
             raise DataError("a FewShotFolder has no labels of its queries to train or test with: it is for `jiio predict`.")
         side, ways = _wanted(self.trainer.lightning_module)
-        classes = _classes(_folder(self.support, "support"))
+        found = Found()
+        classes = _classes(_folder(self.support, "support"), found)
         if ways is not None and len(classes) != ways:
             raise DataError(
                 f"{self.support} has {len(classes)} classes, the net tells {ways} apart: give it {ways} folders, or use a net"
                 f" trained with --data.ways {len(classes)} --model.net.num_classes {len(classes)}."
             )
-        query = _images(_folder(self.query, "query"))
-        self.classes, self.files = tuple(classes), tuple(path.name for path in query)
+        query = _images(_folder(self.query, "query"), found)
+        self.classes, self.files = tuple(map(printable, classes)), tuple(printable(path.name) for path in query)
+        if found.left_out:
+            rank_zero_info(f"left out of {self.support} and {self.query}: {in_words(found.counts)}")
         support = [path for images in classes.values() for path in images]
         self.episode = EpisodeBatch(
             support=self._read(support, side),
@@ -118,30 +119,26 @@ def _folder(name: str | None, option: str) -> Path:
     return path
 
 
-def _classes(support: Path) -> dict[str, list[Path]]:
+def _classes(support: Path, found: Found) -> dict[str, list[Path]]:
     """The images of each class, by its name."""
-    paths = _visible(support)
+    paths = [Path(entry.path) for _, entry in listing(support, found, f"{support}/")]
     stray = [path for path in paths if not path.is_dir()]
     if stray:
         raise DataError(f"{stray[0]} lies in no class: {support} is to hold one folder for each class and nothing else.")
     if not paths:
         raise DataError(f"{support} is empty: it is to hold one folder for each class, with images to learn it from.")
-    classes = {path.name: _images(path) for path in paths}
+    classes = {path.name: _images(path, found) for path in paths}
     if len({len(images) for images in classes.values()}) > 1:
         listed = ", ".join(f"{name} {len(images)}" for name, images in classes.items())
         raise DataError(f"{support} has another number of images in some classes than in others ({listed}): make them equal.")
     return classes
 
 
-def _images(folder: Path) -> list[Path]:
-    """Every file of a folder that is not hidden; one that is no image is an error when it is read."""
-    paths = _visible(folder)
-    inner = [path for path in paths if path.is_dir()]
+def _images(folder: Path, found: Found) -> list[Path]:
+    """Every file of a folder that is not hidden or a system's; one that is no image is an error when it is read."""
+    paths = [Path(entry.path) for _, entry in listing(folder, found, f"{folder}/")]
+    inner = [path for path in paths if not path.is_file()]
     if inner or not paths:
         what = f"holds the folder {inner[0].name}" if inner else "is empty"
         raise DataError(f"{folder} {what}: it is to hold images and nothing else.")
     return paths
-
-
-def _visible(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))

@@ -5,7 +5,7 @@ from pathlib import PurePosixPath
 
 from jiio_lightning.data.errors import DataError
 from jiio_lightning.data.module import ImageDataModule
-from jiio_lightning.data.originals import Originals
+from jiio_lightning.data.originals import Limits, Originals
 from jiio_lightning.data.pictures import Frame, picture_contents
 from jiio_lightning.data.recipe import Contents, Shape
 
@@ -26,6 +26,7 @@ class FFHQ(ImageDataModule):
     size: int = 256
 
     title, options = "ffhq", ("size",)
+    limits = Limits(gigabytes=100, megapixels=2)
     where = "Name the folder or zip of images1024x1024 (or of thumbnails128x128, for 128 and 64)."
 
     @property
@@ -38,7 +39,11 @@ class FFHQ(ImageDataModule):
 
     def read(self, originals: Originals) -> Contents:
         pictures = originals.inside(*PLACES) or originals
-        numbers = {int(stem): name for name in pictures.images if (stem := PurePosixPath(name).stem).isdigit()}
+        numbered = [name for name in pictures.images if PurePosixPath(name).stem.isdecimal()]
+        pictures.leave_out(set(pictures.images) - set(numbered), "images without a number")
+        numbers = {int(PurePosixPath(name).stem): name for name in numbered}
+        if len(numbers) < len(numbered):
+            raise DataError(f"{pictures.path} has some numbers twice: name the folder of one size only. {self.where}")
         if originals.strict and sorted(numbers) != list(range(COUNT)):
             raise DataError(
                 f"{pictures.path} has {len(numbers)} numbered images, FFHQ has {COUNT} (00000.png to 69999.png): get the"

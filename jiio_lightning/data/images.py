@@ -18,6 +18,8 @@ SPLITS = ("train", "val", "test")
 class ImageFolder(ImageDataModule):
     """A folder or an archive of images. Where images lie in several folders, each folder is a class.
 
+    What is transparent becomes white. What is hidden or a system's, and files of other kinds, are left out and counted.
+
     Args:
         name: what the prepared set is called.
         size: side of the images.
@@ -25,7 +27,7 @@ class ImageFolder(ImageDataModule):
         train: number of training images; by default nine in ten.
         val: number of images for validation, which follow them; by default one in twenty. The rest is for testing.
         shuffle: put the images into a random order, always the same, before they are split; False: order of names.
-        by_folder: take the split from folders called train, val and test instead.
+        by_folder: take the split from folders called train, val and test instead; the folders in these are the classes.
     """
 
     name: str = "images"
@@ -57,12 +59,19 @@ class ImageFolder(ImageDataModule):
     def read(self, originals: Originals) -> Contents:
         names = originals.images
         splits = self._by_folder(names) if self.by_folder else self._by_count(names)
-        folders = sorted({folder_of(name) for name in names})
         frame = Frame(self.size, self.crop)
-        return picture_contents(originals, "images", splits, frame, folders if len(folders) > 1 else ())
+        return picture_contents(originals, "images", splits, frame, self._classes(names))
+
+    def _classes(self, names: list[str]) -> list[str]:
+        """The folders of images, where there are several; by folder, those below train, val and test."""
+        without = [name for name in names if self.by_folder and folder_of(name) == _split(name)]
+        if without and len(without) < len(names):
+            raise DataError(f"by_folder: {without[0]} lies in no class, other images do: put all of them into classes, or none.")
+        folders = sorted({folder_of(name) for name in names})
+        return folders if len(folders) > 1 and not without else []
 
     def _by_folder(self, names: list[str]) -> dict[str, list[str]]:
-        splits = {split: [name for name in names if split in PurePosixPath(name).parts[:-1]] for split in SPLITS}
+        splits = {split: [name for name in names if _split(name) == split] for split in SPLITS}
         if not splits["train"] or sum(map(len, splits.values())) != len(names):
             raise DataError("by_folder: every image is to lie below a folder called train, val or test.")
         return splits
@@ -75,3 +84,8 @@ class ImageFolder(ImageDataModule):
         if self.shuffle:
             names = [names[i] for i in fixed_permutation(len(names))]
         return {"train": names[:train], "val": names[train : train + val], "test": names[train + val :]}
+
+
+def _split(name: str) -> str:
+    """The topmost folder above an image that is called like a split; empty if none is."""
+    return next((part for part in PurePosixPath(name).parts[:-1] if part in SPLITS), "")

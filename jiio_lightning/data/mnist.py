@@ -1,6 +1,5 @@
 """MNIST from its four original IDX files."""
 
-import gzip
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +13,7 @@ from torchvision.datasets.mnist import read_image_file, read_label_file
 
 from jiio_lightning.data.errors import DataError
 from jiio_lightning.data.module import ImageDataModule
-from jiio_lightning.data.originals import Originals, reading
+from jiio_lightning.data.originals import Limits, Originals
 from jiio_lightning.data.recipe import Contents
 
 # MD5 of the files without gzip: a copy that was compressed again is the same data
@@ -39,6 +38,7 @@ class MNIST(ImageDataModule):
     num_classes: ClassVar[int] = 10
     title, shape = "mnist", (1, 28, 28)
     where = "Name a folder with the four original files, such as train-images-idx3-ubyte.gz."
+    limits = Limits(gigabytes=0.06)  # 47 MB are the largest file, 55 MB all four
 
     @property
     def padding(self) -> int:  # type: ignore[override]
@@ -71,12 +71,11 @@ class MNIST(ImageDataModule):
         return images, labels
 
     def _array(self, originals: Originals, name: str, parse: Callable[[str], Tensor]) -> np.ndarray:
-        found = next((path for path in originals.names if PurePosixPath(path).name in (name, f"{name}.gz")), None)
+        found = next((path for path in originals.names if _original_name(path) == name), None)
         if found is None:
             raise DataError(f"{originals.path} has no {name}.gz. {self.where}")
-        blob, plain = originals.read(found), originals.scratch / name
-        with reading(originals.path / found):
-            plain.write_bytes(gzip.decompress(blob) if found.endswith(".gz") else blob)
+        plain = originals.scratch / name
+        plain.write_bytes(originals.read_unzipped(found))
         # torchvision parses a file by its path, and raises whatever the damage leads to
         try:
             array = parse(str(plain)).numpy()
@@ -84,3 +83,8 @@ class MNIST(ImageDataModule):
             raise DataError(f"{found} is not a whole IDX file of bytes ({error!r}): get a fresh copy.") from error
         originals.check_md5(plain, MD5[name])
         return array
+
+
+def _original_name(path: str) -> str:
+    """What a file is called by its authors; unpackers leave out ``.gz`` or write ``train-images.idx3-ubyte``."""
+    return PurePosixPath(path).name.lower().removesuffix(".gz").replace(".", "-")

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from pytorch_lightning import LightningDataModule
+from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import Dataset, DistributedSampler
 
@@ -32,7 +33,8 @@ class PreparedDataModule(Recipe, LightningDataModule):
 
     Args:
         root: folder of the prepared sets; by default the environment variable JIIO_DATA, else ``data``.
-        source: the originals (a folder or an archive), from which a set that is not there yet is prepared.
+        source: the originals (a folder or an archive), from which a set that is not there yet is prepared; one that is there
+            has to have been made from them.
         batch_size: samples in a training batch of one process.
         eval_batch_size: samples in any other batch; by default ``batch_size``.
         num_workers: processes that gather batches; 0 is fastest for small images.
@@ -69,7 +71,10 @@ class PreparedDataModule(Recipe, LightningDataModule):
     def prepare_data(self) -> None:
         """Prepare the set on the fly, where that needs nothing or a source is given."""
         if self.source is not None or not self.where:
-            prepare(self, Path(self.source).expanduser() if self.source else None, data_root(self.root))
+            there = (data_root(self.root) / self.name).exists()
+            prepared = prepare(self, Path(self.source).expanduser() if self.source else None, data_root(self.root))
+            if not there:
+                rank_zero_info(f"prepared {prepared.folder}: {prepared.manifest.summary}")
 
     def setup(self, stage: str | None = None) -> None:
         """Open the set before any work begins."""

@@ -1,7 +1,7 @@
 """Omniglot: 1,623 characters of 50 alphabets, each drawn by 20 people."""
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -13,12 +13,13 @@ from torchvision import datasets
 from torchvision.datasets.utils import download_url
 
 from jiio_lightning.data.episodes import EpisodeDataModule
-from jiio_lightning.data.errors import DataError
-from jiio_lightning.data.originals import Originals, reading, sha256
-from jiio_lightning.data.pictures import decode
+from jiio_lightning.data.errors import UNREADABLE_ARRAY, DataError
+from jiio_lightning.data.originals import Limits, Originals, sha256
+from jiio_lightning.data.pictures import decode, plain
 from jiio_lightning.data.prepared import MappedRows
 from jiio_lightning.data.recipe import Contents, Shape
 
+ORIGINAL_DRAWINGS = "2526369e20e672bac09cef64e86272a648ac3d446daee80a2c18b12112ee71a7"  # see check_drawings
 PARTS = ("images_background", "images_evaluation")
 SPLIT_FILE = Path(__file__).with_name("omniglot_split.txt")
 DRAWINGS, SIDE = 20, 105  # of each character, and the originals' side in pixels
@@ -42,6 +43,7 @@ class Omniglot(EpisodeDataModule):
 
     drawings: ClassVar[int] = DRAWINGS
     title, options = "omniglot", ("size",)
+    limits = Limits(gigabytes=0.5, megapixels=1)  # 0.21 GB are the larger one of the two parts as an array
     where = "Name the folder with images_background and images_evaluation, both as .zip or both as .npz."
 
     @property
@@ -76,6 +78,8 @@ class Omniglot(EpisodeDataModule):
         found = (c[np.argsort([drawing_hash(drawing) for drawing in c])] for part in parts for c in read_characters(part))
         characters = {drawing_hash(c[0]): c for c in found}  # by the least hash, as the list of the split names them
         split = self._known(characters, originals.strict)
+        if originals.strict and not all(part.path.suffix == ".zip" for part in parts):  # whose checksums have been compared
+            check_drawings(characters)
         names = split["train"] + split["test"]
         checksums = {f"sha256 of {part.path.name}": sha256(part.path) for part in parts if part.path.is_file()}
         form = parts[0].path.suffix or "folders"
@@ -83,7 +87,12 @@ class Omniglot(EpisodeDataModule):
             splits={"train": len(split["train"]) * DRAWINGS, "val": 0, "test": len(split["test"]) * DRAWINGS},
             labels=np.arange(len(names)).repeat(DRAWINGS),
             images=(self._resized(characters[name]) for name in names),
-            origin=lambda: {"form": form, "path": str(parts[0].path.parent.resolve()), **checksums},
+            origin=lambda: {
+                "form": form,
+                "path": str(parts[0].path.parent.resolve()),
+                "left_out": dict(sum((Counter(part.found.counts) for part in parts), Counter())),
+                **checksums,
+            },
             notes={"characters": names, "drawings": DRAWINGS},
         )
 
@@ -117,6 +126,18 @@ def drawing_hash(drawing: np.ndarray) -> str:
     return hashlib.sha256(np.packbits(drawing).tobytes()).hexdigest()[:16]
 
 
+def check_drawings(characters: dict[str, Character]) -> None:
+    """Refuse drawings of which any bit is not the original's."""
+    drawings = hashlib.sha256()
+    for name in sorted(characters):
+        for hashed in sorted(map(drawing_hash, characters[name])):
+            drawings.update(hashed.encode())
+    if drawings.hexdigest() != ORIGINAL_DRAWINGS:
+        raise DataError(
+            "some drawings are not the originals': get fresh copies of both parts, or say --strict false to prepare them so."
+        )
+
+
 def read_split() -> dict[str, list[str]]:
     """Meta-training and meta-test characters: each is named by the least hash of its drawings.
 
@@ -128,7 +149,7 @@ def read_split() -> dict[str, list[str]]:
 
 def read_characters(part: Originals) -> Iterator[Character]:
     """The characters of one of the two parts."""
-    for name, character in (from_arrays(part.path) if part.path.suffix == ".npz" else from_pictures(part)).items():
+    for name, character in (from_arrays(part) if part.path.suffix == ".npz" else from_pictures(part)).items():
         if character.shape != (DRAWINGS, SIDE, SIDE):
             raise DataError(
                 f"{part.path}: character {name} has drawings {character.shape}, {DRAWINGS} of {SIDE}x{SIDE} are needed:"
@@ -137,24 +158,24 @@ def read_characters(part: Originals) -> Iterator[Character]:
         yield character
 
 
-def from_arrays(path: Path) -> dict[str, Character]:
-    """Characters of an npz file with ``images``, bool ``(characters, 20, 105, 105)``."""
+def from_arrays(part: Originals) -> dict[str, Character]:
+    """Characters of an npz file, which is a zip, with ``images``, bool ``(characters, 20, 105, 105)``."""
     try:
-        with reading(path), np.load(path, allow_pickle=False) as arrays:
-            return {f"number {i}": character for i, character in enumerate(arrays["images"].astype(bool))}
-    except (KeyError, ValueError) as error:
-        raise DataError(f"{path} has no readable array 'images' ({error}): get a fresh copy.") from error
+        images = np.load(part.found.files["images.npy"], mmap_mode="r", allow_pickle=False)
+        return {f"number {i}": character for i, character in enumerate(images.astype(bool))}
+    except UNREADABLE_ARRAY as error:
+        raise DataError(f"{part.path} has no readable array 'images' ({error!r}): get a fresh copy.") from error
 
 
 def from_pictures(part: Originals) -> dict[str, Character]:
     """Characters of a zip or folder ``images_*/<alphabet>/<character>/NNNN_MM.png``."""
     drawings: dict[str, list[np.ndarray]] = defaultdict(list)
     for name in part.images:
-        drawings[str(PurePosixPath(name).parent)].append(decode(name, part.read(name), _bits))
+        drawings[str(PurePosixPath(name).parent)].append(decode(name, part.read(name), _bits, part.limits.megapixels))
     return {name: np.stack(group) for name, group in drawings.items()}
 
 
 def _bits(image: Image.Image) -> np.ndarray:
     if image.size != (SIDE, SIDE):
         raise ValueError(f"it is {image.width}x{image.height}, not {SIDE}x{SIDE}")
-    return np.asarray(image.convert("1"))
+    return np.asarray(plain(image).convert("L")) > 127

@@ -3,22 +3,26 @@
 import io
 import os
 import struct
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.pool import ThreadPool
 from pathlib import PurePosixPath
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
 from torchvision.transforms import functional as transforms
 
 from jiio_lightning.data.errors import DataError
-from jiio_lightning.data.originals import Originals
+from jiio_lightning.data.originals import Limits, Originals
 from jiio_lightning.data.recipe import Contents
 
 CHUNK = 64  # images in memory at once, decoded by one thread a core
 UNDECODABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+
+BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # two tags of a TIFF, a value of the second
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class Frame:
 
     def __call__(self, image: Image.Image) -> np.ndarray:
         """The pixels, uint8 ``(3, size, size)``: bilinear with antialiasing, as torchvision's Resize does."""
-        image = ImageOps.exif_transpose(image).convert("RGB")
+        image = _in_mode(plain(image), "RGB")
         side = min(image.size) if self.crop is None else self.crop
         if not self.size <= side <= min(image.size):
             width, height = image.size
@@ -39,10 +43,69 @@ class Frame:
         return np.asarray(square).transpose(2, 0, 1)
 
 
-def decode(name: str, blob: bytes, frame: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
+def plain(image: Image.Image) -> Image.Image:
+    """An image as it is shown, in bytes: mode L or RGB, upright, on white where it is transparent.
+
+    Grey pixels of 16 bits are scaled by the largest value that they can have.
+
+    >>> plain(Image.fromarray(np.array([[0, 32768, 65535]], np.uint16))).mode
+    'L'
+
+    Raises:
+        ValueError: for pixels of which nothing says what white is (floats, integers of 32 bits).
+    """
+    upright = ImageOps.exif_transpose(image)
+    if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):
+        raise ValueError(f"nothing says which of its values is white (mode {image.mode}); save it with 8 or 16 bits a pixel")
+    if image.mode.startswith("I"):
+        return _from_16_bits(upright, getattr(image, "tag_v2", {}))
+    if "transparency" in image.info and image.format == "PNG" and image.mode in ("L", "RGB") and _raw_mode(image) != image.mode:
+        # Pillow compares it with the pixels after they have become bytes
+        raise ValueError("its transparent colour is not one of 8 bits; save it with 8 bits a pixel")
+    if upright.mode == "La":  # has no other way out
+        upright = upright.convert("LA")
+    if upright.has_transparency_data:
+        upright = _in_mode(upright, "RGBA")
+        upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
+    return _in_mode(upright, "L" if upright.mode in ("1", "L") else "RGB")
+
+
+def _from_16_bits(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
+    """Grey pixels as bytes; the tags of a TIFF say how many bits there are, and whether 0 is white."""
+    pixels, white = np.asarray(image), 2 ** tags.get(BITS_PER_SAMPLE, (16,))[0] - 1
+    if not 0 <= pixels.min() <= pixels.max() <= white:
+        raise ValueError(f"its pixels go from {pixels.min()} to {pixels.max()}, not from 0 to {white}")
+    scaled = np.rint(pixels * (255 / white)).astype(np.uint8)
+    if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
+        scaled = 255 - scaled
+    if (hidden := image.info.get("transparency")) is not None:
+        scaled[pixels == hidden] = 255
+    return Image.fromarray(scaled)
+
+
+def _raw_mode(image: Image.Image) -> str:
+    """What the pixels are in the file, as long as they have not been decoded."""
+    return image.tile[0].args if image.tile else image.mode  # type: ignore[return-value]
+
+
+def _in_mode(image: Image.Image, mode: str) -> Image.Image:
+    """Without the copy that ``convert`` makes of an image that has the mode."""
+    return image if image.mode == mode else image.convert(mode)
+
+
+def decode(
+    name: str, blob: bytes, frame: Callable[[Image.Image], np.ndarray], megapixels: float = Limits().megapixels
+) -> np.ndarray:
     """One image file as an array."""
     try:
         with Image.open(io.BytesIO(blob)) as image:
+            if image.width * image.height > megapixels * 1e6:
+                raise ValueError(
+                    f"it has {image.width}x{image.height} pixels, the limit is {megapixels:g} million (--max_megapixels of"
+                    " 'jiio data prepare')"
+                )
+            if image.format == "PNG":  # its checksums: decoding looks at some of them only
+                Image.open(io.BytesIO(blob)).verify()
             return frame(image)
     except UNDECODABLE as error:
         raise DataError(
@@ -50,12 +113,24 @@ def decode(name: str, blob: bytes, frame: Callable[[Image.Image], np.ndarray]) -
         ) from error
 
 
+@contextmanager
+def _own_limit() -> Iterator[None]:
+    """Without Pillow's limit on the size of an image, where ``decode`` has one."""
+    limit = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
 def decoded(originals: Originals, names: list[str], frame: Frame) -> Iterator[np.ndarray]:
     """The images of some files in their order, on all cores: uint8 ``(k, 3, size, size)``."""
-    with ThreadPool(os.cpu_count()) as pool:  # threads are enough: PIL releases the GIL while it decodes
+    limit = originals.limits.megapixels
+    with _own_limit(), ThreadPool(os.cpu_count()) as pool:  # threads are enough: PIL releases the GIL while it decodes
         for start in range(0, len(names), CHUNK):
             # read one after the other: the checksum of the originals is in the order of reading
-            files = [(name, originals.read(name), frame) for name in names[start : start + CHUNK]]
+            files = [(name, originals.read(name), frame, limit) for name in names[start : start + CHUNK]]
             yield np.stack(pool.starmap(decode, files))
 
 
@@ -75,7 +150,10 @@ def picture_contents(
         labels=np.array([number[folder_of(name)] if classes else 0 for name in names]),
         images=decoded(originals, names, frame),
         origin=partial(originals.origin, form),
-        notes={"frame": {"size": frame.size, "crop": frame.crop, "filter": "bilinear, antialiased"}, "classes": list(classes)},
+        notes={
+            "frame": {"size": frame.size, "crop": frame.crop, "filter": "bilinear, antialiased", "background": "white"},
+            "classes": list(classes),
+        },
     )
 
 

@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import sys
+import zlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
@@ -22,13 +23,17 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from jiio_lightning.data.errors import DataError
-from jiio_lightning.data.originals import Originals, sha256
+from jiio_lightning.data.errors import UNREADABLE_ARRAY, DataError, printable
+from jiio_lightning.data.found import in_words
+from jiio_lightning.data.originals import Limits, Originals, sha256
 from jiio_lightning.data.recipe import Contents, Recipe, Shape
 
 log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 LIBRARIES = ("numpy", "pillow", "torchvision")
+BLOCKS = "blocks.npy"  # CRC-32 of each block of images.npy, uint32; sets from before it was written have none
+BLOCK = 1 << 18
+"""Bytes of a block, rounded down to whole images, of which it has one at least. Part of the format: never change it."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,16 @@ class Manifest:
     def checksum(self) -> str:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
+    @property
+    def summary(self) -> str:
+        """Shape, splits, where it came from and what was left out of that, in one line."""
+        splits = ", ".join(f"{count} {split}" for split, count in self.splits.items() if count)
+        path, left_out = self.source.get("path", ""), self.source.get("left_out")
+        return printable(
+            f"{'x'.join(map(str, self.shape))}: {splits}; from {self.source['form']} {path}"
+            f"{'' if self.strict else ' (not strict)'}{'' if left_out is None else f'; left out: {in_words(left_out)}'}"
+        )
+
     def bounds(self, split: str) -> tuple[int, int]:
         """Rows of a split: start and stop."""
         if split not in self.splits:
@@ -77,31 +92,82 @@ class MappedRows:
     """Rows ``start .. stop`` of an array file, mapped into memory on first use.
 
     It pickles as an address, so that a worker process maps the file itself instead of receiving a copy.
+
+    Args:
+        path: of the array file.
+        start: first row.
+        stop: row after the last one.
+        blocks: file of the checksums of its blocks, each of which is compared when a row of it is first taken; None: none are.
+
+    Raises:
+        DataError: when a row is taken from a damaged block.
     """
 
-    def __init__(self, path: Path, start: int, stop: int) -> None:
-        self.path, self.start, self.stop = path, start, stop
+    def __init__(self, path: Path, start: int, stop: int, blocks: Path | None = None) -> None:
+        self.path, self.start, self.stop, self.blocks = path, start, stop, blocks
 
     def __len__(self) -> int:
         return self.stop - self.start
 
     def __getitem__(self, part: slice) -> "MappedRows":
         start, stop, _ = part.indices(len(self))
-        return MappedRows(self.path, self.start + start, self.start + stop)
+        return MappedRows(self.path, self.start + start, self.start + stop, self.blocks)
 
     @cached_property
     def tensor(self) -> Tensor:
-        # "c" maps the pages privately: torch accepts only memory that may be written, and the file stays as it is
-        rows = np.load(self.path, mmap_mode="c", allow_pickle=False)[self.start : self.stop]
-        return torch.from_numpy(rows)
+        """The rows as they are on disk, unchecked."""
+        return torch.from_numpy(self._array[self.start : self.stop])
+
+    def take(self, rows: np.ndarray) -> Tensor:
+        """Some of the rows, checked."""
+        if self._unread is not None:
+            self._check(np.unique((rows + self.start) // self._block))
+        return self.tensor.index_select(0, torch.from_numpy(rows).to(self.tensor.device))
+
+    def first(self, count: int | None = None) -> Tensor:
+        """The first ``count`` rows, or all of them, checked."""
+        rows = self.tensor[:count]
+        if self._unread is not None and len(rows):
+            self._check(np.arange(self.start // self._block, (self.start + len(rows) - 1) // self._block + 1))
+        return rows
 
     def to(self, device: torch.device) -> "MappedRows":
         """Hold the rows on a device from now on."""
-        self.tensor = self.tensor.to(device)
+        self.tensor = self.first().to(device)
+        self._unread = None
         return self
 
+    @cached_property
+    def _array(self) -> np.ndarray:
+        # "c" maps the pages privately: torch accepts only memory that may be written, and the file stays as it is
+        return np.load(self.path, mmap_mode="c", allow_pickle=False)
+
+    @cached_property
+    def _block(self) -> int:
+        """Rows of a block."""
+        return max(1, BLOCK // max(1, self._array[:1].nbytes))
+
+    @cached_property
+    def _unread(self) -> np.ndarray | None:
+        """Which blocks have not been compared yet; None as soon as there is nothing to compare any more."""
+        return None if self.blocks is None else np.ones(-(-len(self._array) // self._block), bool)
+
+    @cached_property
+    def _checksums(self) -> np.ndarray:
+        return np.load(self.blocks, allow_pickle=False)  # type: ignore[arg-type]
+
+    def _check(self, blocks: np.ndarray) -> None:
+        """Compare those of some blocks that have not been read before with their checksums."""
+        for block in blocks[self._unread[blocks]]:  # type: ignore[index]
+            part = self._array[block * self._block : (block + 1) * self._block]
+            if zlib.crc32(part) != self._checksums[block]:
+                raise DataError(f"{self.path} is damaged. Remove {self.path.parent} and prepare it again.")
+            self._unread[block] = False  # type: ignore[index]
+        if not self._unread[self.start // self._block : (self.stop - 1) // self._block + 1].any():  # type: ignore[index]
+            self._unread = None
+
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in vars(self).items() if key != "tensor"}
+        return {key: getattr(self, key) for key in ("path", "start", "stop", "blocks")}
 
 
 @dataclass(frozen=True)
@@ -131,7 +197,8 @@ class Prepared:
     def rows(self, array: str, split: str | None = None) -> MappedRows:
         """The rows of a split, or of all splits, of ``images`` or ``labels``."""
         bounds = (0, sum(self.manifest.splits.values())) if split is None else self.manifest.bounds(split)
-        return MappedRows(self.folder / f"{array}.npy", *bounds)
+        blocks = self.folder / BLOCKS if array == "images" and BLOCKS in self.manifest.checksums else None
+        return MappedRows(self.folder / f"{array}.npy", *bounds, blocks)
 
     def verify(self) -> None:
         """Compare every byte with the manifest's checksums; DataError names the files that differ."""
@@ -139,6 +206,20 @@ class Prepared:
         if damaged:
             names = ", ".join(map(str, damaged))
             raise DataError(f"damaged: {names}. Remove {self.folder} and prepare it again.")
+
+    def check_source(self, source: Path | None) -> None:
+        """Refuse a source from which the set was not made, though it may have gone since."""
+        if source is None:
+            return
+        named, path = self.manifest.source.get("named", ""), self.manifest.source.get("path", "")
+        made_of = (
+            {named, path} if named != "" else {path, *map(str, Path(path).parents)}
+        )  # sets of before do not say what was named
+        if str(source.resolve()) not in made_of:
+            raise DataError(
+                f"{self.folder} was prepared from {named or path}, not from {source}. To use it as it is, give no source; to"
+                " prepare another, remove that folder or use another root (for images of your own: another name)."
+            )
 
     def _check(self, recipe: Recipe) -> None:
         """What can be checked without reading the pixels."""
@@ -149,13 +230,16 @@ class Prepared:
                 " Remove the folder and prepare it again, or use another root."
             )
         for path in self.arrays:
+            small = path.name != "images.npy"
             try:
                 np.load(path, mmap_mode="r", allow_pickle=False)
-            except (OSError, ValueError, EOFError) as error:
+                if small and sha256(path) != self.manifest.checksums[path.name]:
+                    raise ValueError("its checksum is wrong")
+            except UNREADABLE_ARRAY as error:
                 raise DataError(f"{path} is damaged ({error}). Remove {self.folder} and prepare it again.") from error
 
 
-def prepare(recipe: Recipe, source: Path | None, root: Path, strict: bool = True) -> Prepared:
+def prepare(recipe: Recipe, source: Path | None, root: Path, strict: bool = True, limits: Limits | None = None) -> Prepared:
     """Write the prepared set of ``recipe`` under ``root``, unless it is there already.
 
     The arrays are written into a hidden folder, which is renamed when the manifest is in it: a set that has its name is whole. A
@@ -164,22 +248,29 @@ def prepare(recipe: Recipe, source: Path | None, root: Path, strict: bool = True
     Args:
         source: the originals; None: they are downloaded, or none are needed.
         strict: refuse anything but the original: other checksums, another number of images.
+        limits: what the originals may unpack to; by default the recipe's.
 
     Raises:
-        DataError: when the source is missing, damaged or not what the recipe expects, or the disk is full.
+        DataError: when the source is missing, damaged or not what the recipe expects, when the set that is there was made from
+            another one, or when the disk is full.
     """
     folder = root / recipe.name
+    if source is not None and not recipe.where:
+        raise DataError(f"{recipe.title} needs no source: leave {source} out.")
     if not folder.exists():
         try:
             root.mkdir(parents=True, exist_ok=True)
             with _locked(root / f".{recipe.name}.lock"), _partial_folder(root / f".{recipe.name}.partial") as partial:
                 if not folder.exists():
-                    _write(recipe, Originals(_source(recipe, source, root), partial, strict), partial / "set")
+                    originals = Originals(_source(recipe, source, root), partial, strict, limits or recipe.limits)
+                    _write(recipe, originals, None if source is None else str(source.resolve()), partial / "set")
                     os.rename(partial / "set", folder)
                     _flush(root)
         except OSError as error:
             raise DataError(f"{recipe.name} was not prepared, nothing was kept: {error}") from error
-    return Prepared.open(root, recipe)
+    prepared = Prepared.open(root, recipe)
+    prepared.check_source(source)
+    return prepared
 
 
 def _locked(path: Path) -> AbstractContextManager[Any]:
@@ -221,7 +312,7 @@ def _source(recipe: Recipe, source: Path | None, root: Path) -> Path:
     return source
 
 
-def _write(recipe: Recipe, originals: Originals, folder: Path) -> None:
+def _write(recipe: Recipe, originals: Originals, named: str | None, folder: Path) -> None:
     contents = recipe.read(originals)
     needed, free = len(contents.labels) * (prod(recipe.shape) + 8), shutil.disk_usage(folder.parent).free
     if needed > free:  # now, not after minutes of decoding
@@ -229,15 +320,16 @@ def _write(recipe: Recipe, originals: Originals, folder: Path) -> None:
     folder.mkdir()
     _write_images(folder / "images.npy", contents, recipe)
     np.save(folder / "labels.npy", contents.labels.astype(np.int64), allow_pickle=False)
+    np.save(folder / BLOCKS, _block_checksums(folder / "images.npy"), allow_pickle=False)
     manifest = Manifest(
         name=recipe.name,
         recipe=recipe.identity(),
         strict=originals.strict,
-        source=contents.origin(),
+        source={**contents.origin(), "named": named},
         shape=recipe.shape,
         levels=contents.levels,
         splits=contents.splits,
-        checksums={name: sha256(folder / name) for name in ("images.npy", "labels.npy")},
+        checksums={name: sha256(folder / name) for name in ("images.npy", "labels.npy", BLOCKS)},
         notes=contents.notes,
         versions={"python": sys.version.split()[0], **{name: version(name) for name in LIBRARIES}},
     )
@@ -262,6 +354,12 @@ def _write_images(path: Path, contents: Contents, recipe: Recipe) -> None:
             count -= len(chunk)
     if count:
         raise DataError(f"{recipe.name}: {abs(count)} images {'are missing' if count > 0 else 'are too many'}.")
+
+
+def _block_checksums(path: Path) -> np.ndarray:
+    rows = MappedRows(path, 0, 0)
+    images, size = rows._array, rows._block
+    return np.array([zlib.crc32(images[start : start + size]) for start in range(0, len(images), size)], np.uint32)
 
 
 def _flush(path: Path) -> None:

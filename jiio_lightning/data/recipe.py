@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from jiio_lightning.data.errors import DataError
-from jiio_lightning.data.originals import Originals
+from jiio_lightning.data.originals import Limits, Originals
 
 Shape = tuple[int, int, int]  # channels, height, width
 
@@ -21,7 +21,7 @@ class Contents:
     splits: dict[str, int]  # number of samples of train, val and test
     labels: np.ndarray  # (N,) int64
     images: Iterable[np.ndarray]  # uint8 (k, C, H, W), N in all; made while they are written
-    origin: Callable[[], dict[str, str]]  # what the manifest says about the originals, asked when all have been read
+    origin: Callable[[], dict[str, Any]]  # what the manifest says about the originals, asked when all have been read
     levels: int = 255  # value of a full pixel
     notes: dict[str, Any] = field(default_factory=dict)
 
@@ -32,6 +32,7 @@ class Recipe(ABC):
     title: ClassVar[str]  # NAME in 'jiio data prepare NAME'
     where: ClassVar[str] = ""  # where a user gets the originals; empty: nothing is needed
     options: ClassVar[tuple[str, ...]] = ()  # arguments that change what is written
+    limits: ClassVar[Limits] = Limits()  # what the originals may unpack to
     version: ClassVar[int] = 1  # raise it with every change of what is written
     shape: Shape  # of one prepared image
 

@@ -28,7 +28,7 @@ def source(tmp_path) -> str:
 def test_prepare_verify_and_list(root, source, capsys):
     options = ["--name", "faces", "--train", "30", "--val", "4", "--shuffle", "false", "--source", source]
     assert main(["prepare", "images", *options]) == 0
-    assert capsys.readouterr().out == f"{root}/faces: 3x64x64: 30 train, 4 val, 6 test; from images {source}\n"
+    assert capsys.readouterr().out == f"{root}/faces: 3x64x64: 30 train, 4 val, 6 test; from images {source}; left out: nothing\n"
     assert main(["prepare", "images", *options]) == 0
     assert "was prepared already" in capsys.readouterr().out
     assert main(["prepare", "digits"]) == 0

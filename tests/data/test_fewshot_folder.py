@@ -106,7 +106,7 @@ def unreadable(path: Path) -> None:
 
 
 def deep(path: Path) -> None:
-    Image.fromarray(np.zeros((20, 20), np.uint16)).save(path / "query" / "q9.png")
+    Image.fromarray(np.zeros((20, 20), np.float32)).save(path / "query" / "q9.tif")
 
 
 def stray(path: Path) -> None:
@@ -124,7 +124,7 @@ def nested(path: Path) -> None:
         (mixed, r"\(apple 2, bee 1, cat 2\): make them equal"),
         (fourth, "has 4 classes, the net tells 3 apart: give it 3 folders, or use a net trained with --data.ways 4"),
         (unreadable, "q9.txt is not an image"),
-        (deep, "q9.png is not an image that can be used: its pixels have more than 8 bits"),
+        (deep, "q9.tif is not an image that can be used: nothing says which of its values is white"),
         (stray, "x.png lies in no class"),
         (nested, "holds the folder more"),
     ],

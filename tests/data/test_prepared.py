@@ -81,7 +81,7 @@ def test_what_is_written_is_what_was_there(source, tmp_path):
     assert manifest.recipe == {"set": "squares", "version": 3, "options": {}}
     assert manifest.splits == {"train": 20, "val": 4, "test": 6} and manifest.shape == (3, 4, 4)
     assert manifest.source["path"] == str(source) and manifest.strict
-    assert set(manifest.checksums) == {"images.npy", "labels.npy"}
+    assert set(manifest.checksums) == {"images.npy", "labels.npy", "blocks.npy"}
     prepared.verify()
 
 
@@ -165,7 +165,7 @@ def test_a_disk_that_fills_up_while_an_archive_is_unpacked(mini, source, tmp_pat
     monkeypatch.setattr(Squares, "_images", lambda self: pytest.fail("it was read"))
     monkeypatch.setattr(Squares, "read", lambda self, originals: originals.names)
     archive = mini.write(source / "x.tar", {"a.txt": bytes(3000)})
-    monkeypatch.setattr("tarfile.copyfileobj", full_disk)
+    monkeypatch.setattr("jiio_lightning.data.archives.shutil.copyfileobj", full_disk)
     with pytest.raises(DataError, match="squares was not prepared, nothing was kept.*No space left"):
         prepare(Squares(), archive, tmp_path / "root")
     assert_nothing_is_left(tmp_path / "root")
