@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from torchvision.utils import save_image
 
 from jiio_lightning.callbacks.image_grid import picture
 from jiio_lightning.data import FewShotFolder
+from jiio_lightning.files import whole_file
 
 COLUMNS = 5
 """Images a row of ``classified.png``, unless there are more classes."""
@@ -47,39 +49,45 @@ class PredictionWriter(BasePredictionWriter):
     ) -> None:
         arrays = {name: torch.cat([batch[name] for batch in predictions]).cpu() for name in predictions[0]}
         folder = Path(trainer.default_root_dir) / "predictions"
-        folder.mkdir(parents=True, exist_ok=True)
         share = f"_{trainer.global_rank}" if trainer.world_size > 1 else ""
-        np.savez(folder / f"predictions{share}.npz", **{name: array.numpy() for name, array in arrays.items()})
-        if trainer.is_global_zero and "image" in arrays:
-            save_image(picture(arrays["image"][: self.count], 16, self.enlarge), folder / "images.png")
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        if trainer.is_global_zero and isinstance(data, FewShotFolder):
-            write_classified(data, arrays["logits"][0], folder, self.count)
+        with ExitStack() as files:  # all of them or none
+
+            def file(name: str) -> Path:
+                return files.enter_context(whole_file(folder / name))
+
+            np.savez(file(f"predictions{share}.npz"), **{name: array.numpy() for name, array in arrays.items()})
+            if trainer.is_global_zero and "image" in arrays:
+                save_image(picture(arrays["image"][: self.count], 16, self.enlarge), file("images.png"))
+            data = trainer.datamodule  # type: ignore[attr-defined]
+            if trainer.is_global_zero and isinstance(data, FewShotFolder):
+                write_table(data, arrays["logits"][0], file("predictions.csv"))
+                classified(data, arrays["logits"][0], self.count).savefig(file("classified.png"), dpi=130, bbox_inches="tight")
         rank_zero_info(f"predictions: {folder}/predictions{share}.npz with {', '.join(arrays)}")
 
 
-def write_classified(data: FewShotFolder, logits: Tensor, folder: Path, count: int) -> None:
-    """Write ``predictions.csv``: file, class, probability and the probability of each class; and ``classified.png``.
-
-    The logits ``(Q, N)`` are those of the query images, of which the picture shows ``count``.
-    """
+def answers(data: FewShotFolder, logits: Tensor) -> tuple[list[str], list[float], Tensor]:
+    """The class of each query image, its probability, and those of all classes ``(Q, N)``."""
     probability = logits.softmax(dim=1)
     best, chosen = (found.tolist() for found in probability.max(dim=1))
-    names = [data.classes[place] for place in chosen]
-    with (folder / "predictions.csv").open("w", newline="") as file:
+    return [data.classes[place] for place in chosen], best, probability
+
+
+def write_table(data: FewShotFolder, logits: Tensor, path: Path) -> None:
+    """Write a row for each query image, of which the logits are ``(Q, N)``: file, class, its and each class's probability."""
+    names, best, probability = answers(data, logits)
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["file", "class", "probability", *(f"probability of {name}" for name in data.classes)])
         writer.writerows(zip(data.files, names, best, *probability.T.tolist(), strict=True))
-    answers = [f"{name}\n{share:.0%}" for name, share in zip(names, best, strict=True)]
-    classified(data, answers[:count]).savefig(folder / "classified.png", dpi=130, bbox_inches="tight")
 
 
-def classified(data: FewShotFolder, answers: list[str]) -> Figure:
-    """The support images, a column a class, above the first query images with their answers."""
+def classified(data: FewShotFolder, logits: Tensor, count: int) -> Figure:
+    """The support images, a column a class, above the first ``count`` query images with their answers."""
+    found = [f"{name}\n{share:.0%}" for name, share in zip(*answers(data, logits[:count])[:2], strict=True)]
     ways = len(data.classes)
     support = data.episode.support[0].unflatten(0, (ways, -1)).transpose(0, 1)  # (K, N, 1, H, W)
     columns, shots = max(ways, COLUMNS), len(support)
-    rows = shots + -(-len(answers) // columns)
+    rows = shots + -(-len(found) // columns)
     figure = Figure(figsize=(1.1 * columns, 1.5 * rows), layout="constrained")
     places = figure.subplots(rows, columns, squeeze=False)
     for place in places.flat:
@@ -87,7 +95,7 @@ def classified(data: FewShotFolder, answers: list[str]) -> Figure:
     for row, images in zip(places, support, strict=False):
         for place, image, name in zip(row, images, data.classes, strict=False):
             _show(place, data, image, f"class {name}")
-    for place, image, answer in zip(places[shots:].flat, data.episode.query[0], answers, strict=False):
+    for place, image, answer in zip(places[shots:].flat, data.episode.query[0], found, strict=False):
         _show(place, data, image, answer)
     return figure
 

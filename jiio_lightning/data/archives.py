@@ -56,23 +56,31 @@ def unpack(archive: Path, scratch: Path, limit: float) -> Found:
     """
     if not archive.name.lower().endswith(ARCHIVES):
         raise DataError(f"{archive} is neither a folder nor an archive ({', '.join(ARCHIVES)}).")
-    folder, found, links = Path(tempfile.mkdtemp(dir=scratch)), Found(), dict[str, str]()
     members = _zip_members if archive.suffix.lower() in ZIPS else _tar_members
     with reading(archive):
-        for number, member in enumerate(members(archive, limit)):
-            name = _checked(archive, member.name)
-            if name == "." or not found.takes(name):
-                continue
-            if (found.files.pop(name, None) or links.pop(name, None)) is not None:
-                found.left_out[f"{name}, {number}"] = "replaced by a later member"
-            if member.link is not None:
-                links[name] = member.link
-            elif member.contents is None:
-                found.folders.add(name)
-            else:
-                with member.contents() as contents, (folder / str(number)).open("wb") as file:
-                    shutil.copyfileobj(contents, file, CHUNK)
-                found.add(name, folder / str(number))
+        try:
+            return _unpacked(archive, members(archive, limit), Path(tempfile.mkdtemp(dir=scratch)))
+        except NotImplementedError as error:
+            raise DataError(f"{archive} is packed in an unknown way ({error}): unpack it and name the folder.") from error
+
+
+def _unpacked(archive: Path, members: Iterator[Member], folder: Path) -> Found:
+    """The members that are a user's own, with their contents in the folder."""
+    found, links = Found(), dict[str, str]()
+    for number, member in enumerate(members):
+        name = _checked(archive, member.name)
+        if name == "." or not found.takes(name):
+            continue
+        if (found.files.pop(name, None) or links.pop(name, None)) is not None:
+            found.left_out[f"{name}, {number}"] = "replaced by a later member"
+        if member.link is not None:
+            links[name] = member.link
+        elif member.contents is None:
+            found.folders.add(name)
+        else:
+            with member.contents() as contents, (folder / str(number)).open("wb") as file:
+                shutil.copyfileobj(contents, file, CHUNK)
+            found.add(name, folder / str(number))
     return _follow(archive, links, found)
 
 
@@ -114,11 +122,8 @@ def _zip_members(path: Path, limit: float) -> Iterator[Member]:
             raise too_large(path, limit)
         if any(member.flag_bits & ENCRYPTED for member in members):
             raise DataError(f"{path} has encrypted members: unpack it with its password and name the folder.")
-        try:
-            for member in members:
-                yield _zip_member(archive, member)
-        except NotImplementedError as error:
-            raise DataError(f"{path} is packed in an unknown way ({error}): unpack it and name the folder.") from error
+        for member in members:
+            yield _zip_member(archive, member)
 
 
 def _zip_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Member:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -88,11 +90,41 @@ def test_the_picture_has_the_support_images_above_the_answers():
     images = -torch.rand(1, 7, 1, 4, 4)
     labels = torch.tensor([[0, 0, 1, 1]])
     data.episode = EpisodeBatch(images[:, :4], labels, images[:, 4:], torch.full((1, 3), -1), torch.zeros(1))
-    places = np.array(classified(data, ["one", "two", "three"]).axes, dtype=object).reshape(3, 5)
+    logits = torch.tensor([[9.0, 0.0], [0.0, 9.0], [0.0, 0.0]])
+    places = np.array(classified(data, logits, 3).axes, dtype=object).reshape(3, 5)
     shown = {(r, c): image[0] for r in range(3) for c in range(5) if (image := places[r, c].get_images())}
     expected = {(0, 0): 0, (1, 0): 1, (0, 1): 2, (1, 1): 3, (2, 0): 4, (2, 1): 5, (2, 2): 6}
     assert shown.keys() == expected.keys()
     for place, number in expected.items():
         assert np.array_equal(shown[place].get_array(), images[0, number, 0].numpy()) and shown[place].get_clim() == (-1, 0)
     titles = [places[place].get_title() for place in expected]
-    assert titles == ["class a", "class a", "class $b", "class $b", "one", "two", "three"]
+    assert titles == ["class a", "class a", "class $b", "class $b", "a\n100%", "$b\n100%", "a\n50%"]
+
+
+def test_names_that_are_not_utf_8(jiio, folders):
+    """Their bytes are shown."""
+    os.rename("support/cat", b"support/caf\xe9")
+    os.rename("query/0.png", b"query/0\xff.png")
+    os.rename("support/bee", "support/\u732b")
+    save(PrototypicalNetwork(Conv4((1, 8, 8), None, filters=16, norm="running", strided=True)))
+    config = ("--config", REPO / "experiments/runs/omniglot_protonet.yaml", *NET)
+    assert jiio("predict", *config, *QUIET, *WRITER, *FOLDER, *WEIGHTS) == 0
+    found = Path("out/predictions/predictions.csv").read_text(encoding="utf-8")
+    assert "probability of caf\\xe9" in found and "0\\xff.png" in found and "\u732b" in found
+    assert len(found.splitlines()) == 8 and Path("out/predictions/classified.png").is_file()
+
+
+def test_predictions_are_written_whole_or_not_at_all(jiio, folders, monkeypatch):
+    save(PrototypicalNetwork(Conv4((1, 8, 8), None, filters=16, norm="running", strided=True)))
+    config = ("--config", REPO / "experiments/runs/omniglot_protonet.yaml", *NET)
+    words = ("predict", *config, *QUIET, *WRITER, *FOLDER, *WEIGHTS)
+    assert jiio(*words) == 0
+    before = {path: path.read_bytes() for path in Path("out/predictions").iterdir()}
+    os.rename("query/1.png", "query/other.png")
+    monkeypatch.setattr("jiio_lightning.callbacks.prediction_writer.classified", partial(raising, ValueError("a full disk")))
+    assert jiio(*words) == 1
+    assert {path: path.read_bytes() for path in Path("out/predictions").iterdir()} == before
+
+
+def raising(error: Exception, *args: object) -> None:
+    raise error

@@ -8,7 +8,7 @@ from PIL import Image
 
 from jiio_lightning.data import DataError
 from jiio_lightning.data.originals import Originals
-from jiio_lightning.data.pictures import Frame, decode, picture_contents
+from jiio_lightning.data.pictures import Frame, decode, picture_contents, plain
 
 
 def ramp(width: int, height: int) -> Image.Image:
@@ -86,3 +86,95 @@ def test_labels_come_from_folders(tmp_path, classes, labels):
 def test_no_images(tmp_path):
     with pytest.raises(DataError, match="no images"):
         picture_contents(Originals(tmp_path, tmp_path), "x", {"train": []}, Frame(8))
+
+
+def as_file(image: Image.Image, kind: str, **options) -> Image.Image:
+    """The same image from a file of some kind."""
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return Image.open(io.BytesIO(file.getvalue()))
+
+
+RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
+DEEP = RAMP.astype(np.uint16) * 257
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        as_file(Image.fromarray(DEEP), "PNG"),
+        as_file(Image.fromarray(DEEP), "TIFF"),
+        as_file(Image.fromarray(DEEP), "PPM"),
+        as_file(Image.fromarray(DEEP), "JPEG2000"),
+        as_file(Image.fromarray(65535 - DEEP), "TIFF", tiffinfo={262: 0}),  # 0 is white
+        Image.fromarray(DEEP.astype(">u2")),
+        Image.open(io.BytesIO(b"P5 16 16 4095\n" + np.rint(RAMP * (4095 / 255)).astype(">u2").tobytes())),
+        as_file(Image.fromarray(RAMP), "TIFF"),
+        Image.fromarray(RAMP),
+    ],
+    ids=["png", "tiff", "pgm", "jp2", "white is zero", "I;16B", "12 bits", "8 bits", "L"],
+)
+def test_grey_of_every_depth_keeps_its_greys(image):
+    """Neither white nor black, to a level."""
+    shown = plain(image)
+    assert shown.mode == "L" and np.abs(np.asarray(shown).astype(int) - RAMP).max() <= 1
+
+
+@pytest.mark.parametrize("mode", Image.MODES)
+def test_every_mode_that_pillow_knows(mode):
+    """A light grey is a light grey in each, or it is refused."""
+    grey = Image.new("L", (4, 4), 200)
+    if mode in ("F", "I", "I;16", "I;16B", "I;16L", "I;16N"):
+        image = Image.new(mode, (4, 4), 200 * (257 if ";" in mode else 1))
+    elif mode in ("La", "RGBa", "PA"):
+        image = Image.merge("LA", (grey, Image.new("L", (4, 4), 255))).convert({"RGBa": "RGBA"}.get(mode, mode)).convert(mode)
+    elif mode == "LAB":
+        image = Image.new(mode, (4, 4), (205, 128, 128))
+    else:
+        image = grey.convert("RGB").convert(mode)
+    if mode in ("F", "I"):
+        with pytest.raises(ValueError, match="nothing says which of its values is white"):
+            plain(image)
+        return
+    shown = plain(image)
+    assert shown.mode == ("L" if mode in ("1", "L") or mode.startswith("I") else "RGB")
+    if mode != "1":
+        assert np.abs(np.asarray(shown.convert("L")).astype(int) - 200).max() <= 2
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA", "P", "PA", "La", "RGBa"])
+def test_what_lies_hidden_under_transparency_is_white(mode):
+    """A black stroke, in green that is not to be seen."""
+    pixels = np.zeros((8, 8, 4), np.uint8)
+    pixels[..., 1], pixels[2:4, :, 1], pixels[2:4, :, 3] = 255, 0, 255
+    image = Image.fromarray(pixels)
+    expected = np.where(pixels[..., 3] > 0, 0, 255)
+    image = as_file(image.quantize(), "PNG") if mode == "P" else image.convert("LA" if mode == "La" else "RGBA").convert(mode)
+    assert np.array_equal(np.asarray(plain(image).convert("L")), expected)
+    assert np.array_equal(Frame(8)(image)[1], expected)
+
+
+@pytest.mark.parametrize("pixels", [RAMP, DEEP, np.stack([RAMP] * 3, -1)], ids=["8 bits", "16 bits", "RGB"])
+def test_a_transparent_colour_is_white(pixels):
+    colour = pixels[3, 3].tolist()
+    image = as_file(Image.fromarray(pixels), "PNG", transparency=colour if isinstance(colour, int) else tuple(colour))
+    shown = np.asarray(plain(image).convert("L"))
+    expected = RAMP.copy()
+    expected[3, 3] = 255
+    assert np.array_equal(shown, expected)
+
+
+def test_a_16_bit_image_is_upright():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert np.array_equal(np.asarray(plain(as_file(Image.fromarray(DEEP), "PNG", exif=exif))), np.rot90(RAMP, -1))
+
+
+def test_a_png_with_a_flipped_bit_in_its_pixels():
+    """Stored, not compressed: only the checksum tells."""
+    file = io.BytesIO()
+    Image.fromarray(RAMP).save(file, "PNG", compress_level=0)
+    whole = bytearray(file.getvalue())
+    whole[whole.index(b"IDAT") + 100] ^= 1
+    with pytest.raises(DataError, match=r"x\.png is not an image that can be used"):
+        decode("x.png", bytes(whole), Frame(8))
