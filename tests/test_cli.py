@@ -17,6 +17,7 @@ import yaml
 from PIL import Image
 
 from jiio_lightning.callbacks import StepProgress
+from jiio_lightning.data import Digits
 from jiio_lightning.data.dataset import ImageDataset
 from tests.conftest import REPO, metrics, solver_of
 
@@ -402,3 +403,14 @@ def test_a_command_leaves_the_process_group(jiio, tmp_path):
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'group'}", rank=0, world_size=1)
     assert jiio("fit", "--config", "nowhere.yaml") != 0
     assert not torch.distributed.is_initialized()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_fit_on_a_set_with_a_flipped_byte_is_one_line(jiio, capsys, workers):
+    Digits(root="here").prepare_data()
+    path = Path("here/digits/images.npy")
+    whole = bytearray(path.read_bytes())
+    whole[-1000] ^= 1
+    path.write_bytes(whole)
+    assert jiio("fit", "--config", "tiny.yaml", "--data.root", "here", "--data.num_workers", workers) == 1
+    assert error(capsys) == "here/digits/images.npy is damaged. Remove here/digits and prepare it again."

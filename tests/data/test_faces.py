@@ -169,3 +169,51 @@ def test_another_preparation_is_not_used_unnoticed(mini, tmp_path, faces):
     prepare(ImageFolder(name="faces", size=64), mini.write(tmp_path / "source", faces), tmp_path)
     with pytest.raises(DataError, match="was prepared by .*'size': 64.* asks for .*'size': 32"):
         ImageFolder(root=str(tmp_path), name="faces", size=32).setup()
+
+
+@pytest.mark.parametrize("named", ["", "Img", "Img/img_align_celeba.zip"])
+@pytest.mark.parametrize("kind", ["txt", "csv", "bom"])
+def test_celeba_as_its_authors_publish_it(mini, tmp_path, named, kind):
+    """Img, Anno and Eval; the partition may have become a table or got a mark of its encoding."""
+    pictures = mini.celeba_pictures(9)
+    lines = partition(sorted(pictures), [i % 3 for i in range(9)])
+    name = "list_eval_partition.csv" if kind == "csv" else "list_eval_partition.txt"
+    text = {"txt": lines, "csv": b"image_id,partition\r\n" + lines.replace(b" ", b","), "bom": b"\xef\xbb\xbf" + lines}[kind]
+    mini.write(tmp_path / "source" / "Img" / "img_align_celeba.zip", {f"img_align_celeba/{n}": b for n, b in pictures.items()})
+    mini.write(
+        tmp_path / "source", {f"Eval/{name}": text, "Anno/list_attr_celeba.txt": b"", "Img/Thumbs.db": b"", "README.txt": b""}
+    )
+    prepare(CelebA(), tmp_path / "source" / named, tmp_path, strict=False)
+    data = CelebA(root=str(tmp_path))
+    for code, split in enumerate(("train", "val", "test")):
+        assert stored(data, split).equal(expected(pictures, sorted(pictures)[code::3], Frame(64, 148)))
+
+
+def test_celeba_in_one_folder_or_archive_with_its_table(mini, tmp_path):
+    pictures = mini.celeba_pictures(6)
+    files = {f"img_align_celeba/img_align_celeba/{name}": blob for name, blob in pictures.items()}
+    files["list_eval_partition.csv"] = b"image_id,partition\n" + partition(sorted(pictures), [2, 1, 0, 0, 0, 0]).replace(
+        b" ", b","
+    )
+    one, two = (
+        prepare(CelebA(), mini.write(tmp_path / form, files), tmp_path / f"root {form}", strict=False).manifest
+        for form in ("folder", "archive.zip")
+    )
+    assert one.checksums == two.checksums and one.splits == {"train": 4, "val": 1, "test": 1}
+    again = {**files, "img_align_celeba_png/000001.png": mini.picture(1, 178, 218)}
+    refused(CelebA(), mini.write(tmp_path / "x.zip", again), tmp_path / "r", "has images of the same name", strict=False)
+
+
+def test_a_partition_that_is_not_the_official_one_is_refused_when_strict(mini, tmp_path, monkeypatch):
+    monkeypatch.setattr("jiio_lightning.data.celeba.SIZES", {"train": 6, "val": 1, "test": 1})
+    pictures = mini.celeba_pictures(8)
+    source = mini.write(tmp_path / "source", pictures)
+    mini.write(source, {"list_eval_partition.txt": partition(sorted(pictures), [0] * 5 + [1, 0, 2])})
+    refused(CelebA(), source, tmp_path / "root", "list_eval_partition.txt is not the official partition")
+    mini.write(source, {"list_eval_partition.txt": partition(sorted(pictures), [0] * 6 + [1, 2])})
+    assert prepare(CelebA(), source, tmp_path / "root").manifest.splits["train"] == 6
+
+
+def test_ffhq_numbers_that_come_twice(mini, tmp_path):
+    files = {f"{kind}/00000.png": mini.picture(1, 64, 64) for kind in ("images1024x1024", "thumbnails128x128")}
+    refused(FFHQ(size=8), mini.write(tmp_path / "x.zip", files), tmp_path / "root", "has some numbers twice", strict=False)

@@ -50,7 +50,8 @@ def opened(*args, **options) -> FewShotFolder:
 
 @pytest.mark.parametrize(("invert", "value_range"), [(False, (0.0, 1.0)), (True, (-1.0, 0.0))])
 def test_the_pixels_in_the_order_of_the_names(folders, invert, value_range):
-    (folders / "query" / ".hidden").write_text("not an image")
+    for name in ("query/.hidden", "query/Thumbs.db", "support/desktop.ini", "support/bee/Thumbs.db"):
+        (folders / name).write_text("not an image")
     data = opened(folders, invert=invert, value_range=value_range)
     (batch,) = data.predict_dataloader()
     assert data.classes == NAMES and data.files == ("q0.gif", "q1.gif", "q2.gif", "q3.gif")
@@ -152,3 +153,12 @@ def test_no_folder_and_no_net_for_it(folders, tmp_path):
         data.setup("predict")
     with pytest.raises(DataError, match="it is for `jiio predict`"):
         folder(folders).setup("test")
+
+
+def test_16_bits_and_a_folder_below_a_hidden_one(folders):
+    pixels = drawing(100).astype(np.uint16) * 257
+    save(folders / ".cache" / "query" / "q.png", pixels)
+    data = folder(folders)
+    data.query = str(folders / ".cache" / "query")
+    data.setup("predict")
+    assert data.episode.query.equal(torch.from_numpy(drawing(100) / 255).float()[None, None, None])

@@ -143,3 +143,31 @@ def test_a_download_that_fails(mirror, tmp_path):
     damaged.unlink()
     with pytest.raises(DataError, match="could not be downloaded.*404"):
         loose(None, tmp_path / "root")
+
+
+@pytest.mark.parametrize("layout", ["{dots}", "{name}/{dots}", "{name}.gz", "{dots}.gz"])
+def test_names_with_dots_and_what_unpackers_make(mini, tmp_path, layout):
+    """7-Zip unpacks each file into a folder of its own; some browsers unpack what they load and keep its name."""
+    files = mini.mnist_files()
+    bare = {
+        layout.format(name=name[:-3], dots=name[:-3].replace("-idx", ".idx")): gzip.decompress(blob)
+        for name, blob in files.items()
+    }
+    one = loose(mini.write(tmp_path / "a", files), tmp_path / "1").manifest
+    two = loose(mini.write(tmp_path / "b", {**bare, "Thumbs.db": b""}), tmp_path / "2").manifest
+    assert one.checksums == two.checksums
+
+
+@pytest.mark.parametrize("name", MD5)
+def test_a_changed_byte_in_any_of_the_four_files_is_refused_when_strict(mini, tmp_path, monkeypatch, name):
+    files = mini.mnist_files()
+    for known in MD5:
+        monkeypatch.setitem(MD5, known, hashlib.md5(gzip.decompress(files[f"{known}.gz"])).hexdigest())
+    prepare(MNIST(), mini.write(tmp_path / "source", files), tmp_path / "good")
+    changed = damage(files, f"{name}.gz", lambda blob: blob[:-1] + bytes([blob[-1] ^ 1]))
+    refused(mini, tmp_path, changed, f"{name}: MD5", strict=True)
+
+
+def test_digits_need_no_source(tmp_path):
+    with pytest.raises(DataError, match="digits needs no source: leave nowhere out"):
+        Digits(root=str(tmp_path), source="nowhere").prepare_data()

@@ -1,5 +1,6 @@
 """Omniglot: one split for both of its forms, and episodes that are pure functions of (seed, number)."""
 
+import hashlib
 from functools import partial
 
 import numpy as np
@@ -263,3 +264,28 @@ def test_the_real_characters_are_the_listed_ones(listed_split, shared_data, tmp_
     assert prepared.manifest.splits == {"train": 24_000, "val": 0, "test": 8_460}
     batch = next(iter(Omniglot(root=str(tmp_path)).test_dataloader()))
     assert batch.support.shape == (16, 5, 1, 28, 28)
+
+
+@pytest.mark.parametrize("form", ["arrays", "folders"])
+def test_a_changed_bit_of_any_drawing_is_refused_when_strict(mini, drawings, tmp_path, monkeypatch, form):
+    """A character's name is the least hash of its drawings: it tells nothing about the others."""
+
+    def write(name, drawings):
+        folder = tmp_path / name
+        return write_arrays(folder, drawings) if form == "arrays" else write_zips(mini, folder, drawings, suffix="")
+
+    strict = partial(prepare, Omniglot(), strict=True)
+    with pytest.raises(DataError, match="some drawings are not the originals'"):
+        strict(write("a", drawings), tmp_path / "1")
+    known = hashlib.sha256()
+    for character in sorted(sorted(map(drawing_hash, c)) for part in drawings.values() for c in part):
+        known.update("".join(character).encode())
+    monkeypatch.setattr(omniglot, "ORIGINAL_DRAWINGS", known.hexdigest())
+    strict(write("b", drawings), tmp_path / "2")
+    changed = {part: images.copy() for part, images in drawings.items()}
+    largest = max(range(20), key=lambda i: drawing_hash(changed[EVALUATION][3, i]))
+    changed[EVALUATION][3, largest, 50, 50] ^= True
+    source = write("c", changed)
+    loose(source, tmp_path / "3")
+    with pytest.raises(DataError, match="some drawings are not the originals'"):
+        strict(source, tmp_path / "4")

@@ -1,5 +1,6 @@
 """All of a set or nothing: interruptions, full disks and two processes at once. Splits as ranges of mapped rows."""
 
+import json
 import multiprocessing
 import os
 import pickle
@@ -7,10 +8,13 @@ import resource
 import shutil
 import signal
 import time
+import zlib
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from filelock import FileLock
 
 from jiio_lightning.data import DataError
@@ -280,3 +284,69 @@ def test_bounds_of_splits():
     assert [manifest.bounds(split) for split in ("train", "val", "test")] == [(0, 5), (5, 7), (7, 10)]
     with pytest.raises(DataError, match="no split 'tset'; it has train, val, test"):
         manifest.bounds("tset")
+
+
+class Large(Recipe):
+    """Images of which a block has two, the last block one."""
+
+    title, shape, where = "large", (2, 256, 256), "Name any folder."
+
+    def read(self, originals):
+        images = np.random.default_rng(0).integers(0, 256, (5, *self.shape), dtype=np.uint8)
+        return Contents({"train": 3, "val": 1, "test": 1}, np.arange(5), [images], lambda: {"form": "x", "path": "y"})
+
+
+@pytest.fixture
+def large(source, tmp_path) -> Prepared:
+    return prepare(Large(), source, tmp_path / "root")
+
+
+def flip(path: Path, place: int) -> None:
+    whole = bytearray(path.read_bytes())
+    whole[place] ^= 1
+    path.write_bytes(whole)
+
+
+def test_a_block_is_compared_when_a_row_of_it_is_first_taken(large):
+    flip(large.folder / "images.npy", -1)  # of the test image, in the block of no other
+    train, test = large.rows("images", "train"), large.rows("images", "test")
+    assert train.take(np.array([0, 2])).shape == (2, 2, 256, 256) and train.first().shape == (3, 2, 256, 256)
+    for rows in (test, large.rows("images")[2:], pickle.loads(pickle.dumps(test))):
+        with pytest.raises(DataError, match=r"images.npy is damaged. Remove .*large and prepare it again"):
+            rows.first()
+    with pytest.raises(DataError, match="is damaged"):
+        test.take(np.array([0]))
+    with pytest.raises(DataError, match="is damaged"):
+        test.to(torch.device("cpu"))
+
+
+def test_a_block_is_compared_once(large, monkeypatch):
+    rows, checked = large.rows("images", "train"), []
+    monkeypatch.setattr("zlib.crc32", lambda part, real=zlib.crc32: checked.append(len(part)) or real(part))
+    for _ in range(3):
+        rows.take(np.array([2, 0, 1]))
+    assert checked == [2, 2] and rows._unread is None
+
+
+@pytest.mark.parametrize("array", ["labels", "blocks"])
+def test_a_flipped_byte_of_the_labels_is_found_when_the_set_is_opened(large, array):
+    flip(large.folder / f"{array}.npy", -1)
+    with pytest.raises(DataError, match=f"{array}.npy is damaged"):
+        Prepared.open(large.folder.parent, Large())
+
+
+def test_a_set_of_before_has_no_blocks_and_loads(large):
+    """Nor does it say what was named."""
+    fields = asdict(large.manifest)
+    del fields["checksums"]["blocks.npy"], fields["source"]["named"]
+    fields["source"]["path"] = "/somewhere/x.tar"
+    old = Manifest(**fields)
+    (large.folder / "blocks.npy").unlink()
+    (large.folder / "manifest.json").write_text(json.dumps({**asdict(old), "checksum": old.checksum}))
+    opened = Prepared.open(large.folder.parent, Large())
+    opened.verify()
+    assert opened.rows("images", "train").take(np.array([1])).shape == (1, 2, 256, 256)
+    for source in (None, Path("/somewhere"), Path("/somewhere/x.tar")):
+        opened.check_source(source)
+    with pytest.raises(DataError, match="was prepared from /somewhere/x.tar, not from /elsewhere"):
+        opened.check_source(Path("/elsewhere"))
