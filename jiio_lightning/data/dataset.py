@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from jiio_lightning.data.prepared import MappedRows
+from jiio_lightning.data.rows import MappedRows
 from jiio_lightning.data.sampler import Draw
 from jiio_lightning.randomness import epoch_flips
 

@@ -11,8 +11,8 @@ from jiio_lightning.data.episodes import EpisodeDataModule
 from jiio_lightning.data.errors import DataError
 from jiio_lightning.data.module import ImageDataModule
 from jiio_lightning.data.originals import Originals
-from jiio_lightning.data.prepared import MappedRows
 from jiio_lightning.data.recipe import Contents, Recipe
+from jiio_lightning.data.rows import MappedRows
 from jiio_lightning.randomness import fixed_permutation
 
 CHARACTERS = {"train": range(5), "val": range(5), "test": range(5, 10)}

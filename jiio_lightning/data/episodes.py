@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from jiio_lightning.data.dataset import ValueRange, normalise
 from jiio_lightning.data.errors import DataError
 from jiio_lightning.data.module import PreparedDataModule
-from jiio_lightning.data.prepared import MappedRows
+from jiio_lightning.data.rows import MappedRows
 from jiio_lightning.data.sampler import Draw
 from jiio_lightning.randomness import DataStream, generator
 

@@ -17,8 +17,9 @@ from torch.utils.data import Dataset, DistributedSampler
 
 from jiio_lightning.data.dataset import ImageDataset, ValueRange
 from jiio_lightning.data.errors import DataError
-from jiio_lightning.data.prepared import MappedRows, Prepared, prepare
+from jiio_lightning.data.prepared import Prepared, prepare
 from jiio_lightning.data.recipe import Recipe, Shape
+from jiio_lightning.data.rows import MappedRows
 from jiio_lightning.data.sampler import BatchLoader, Draw, EvalBatches, TrainBatches, batches_done
 
 

@@ -16,8 +16,8 @@ from jiio_lightning.data.episodes import EpisodeDataModule
 from jiio_lightning.data.errors import UNREADABLE_ARRAY, DataError
 from jiio_lightning.data.originals import Limits, Originals, sha256
 from jiio_lightning.data.pictures import decode, plain
-from jiio_lightning.data.prepared import MappedRows
 from jiio_lightning.data.recipe import Contents, Shape
+from jiio_lightning.data.rows import MappedRows
 
 ORIGINAL_DRAWINGS = "2526369e20e672bac09cef64e86272a648ac3d446daee80a2c18b12112ee71a7"  # see check_drawings
 PARTS = ("images_background", "images_evaluation")

@@ -10,9 +10,10 @@ import pytest
 
 from jiio_lightning.data import CIFAR10, MNIST, DataError, ImageFolder, Omniglot
 from jiio_lightning.data.pictures import Frame, decode
-from jiio_lightning.data.prepared import BLOCKS, Prepared, prepare
+from jiio_lightning.data.prepared import Prepared, prepare
+from jiio_lightning.data.rows import BLOCKS
 
-ROUNDS = int(__import__("os").environ.get("R", "4"))  # of each kind of damage, to each file; 100 were tried once
+ROUNDS = 4  # of each kind of damage, to each file; 100 were tried once
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from jiio_lightning.data.dataset import ImageDataset, normalise
-from jiio_lightning.data.prepared import MappedRows
+from jiio_lightning.data.rows import MappedRows
 from jiio_lightning.data.sampler import Draw
 from jiio_lightning.randomness import epoch_flips
 

@@ -18,8 +18,9 @@ import torch
 from filelock import FileLock
 
 from jiio_lightning.data import DataError
-from jiio_lightning.data.prepared import Manifest, MappedRows, Prepared, prepare
+from jiio_lightning.data.prepared import Manifest, Prepared, prepare
 from jiio_lightning.data.recipe import Contents, Recipe
+from jiio_lightning.data.rows import MappedRows
 
 COUNT = 30
 
