@@ -26,6 +26,7 @@ GZIP = b"\x1f\x8b"
 OPENERS: dict[bytes, Callable[..., Any]] = {GZIP: gzip.open, b"\xfd7zXZ\0": lzma.open, b"BZh": bz2.open}
 HEADER = 1 << 24  # bytes: no name or comment of a member needs more
 CHUNK = 1 << 20
+PATH = 4096  # bytes of what a link names
 LINKS = 8  # in a row, until a file is reached
 UNIX, UTF8, ENCRYPTED, FOLDER = 3, 0x800, 0x1, 0x10  # of a zip: a system, two flags of a member, a bit of its attributes
 UNICODE_PATH = 0x7075  # an extra field of a zip's member: its name in UTF-8
@@ -131,7 +132,8 @@ def _zip_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Member:
     if name.endswith("/") or (member.create_system != UNIX and member.external_attr & FOLDER):
         return Member(name)
     if member.create_system == UNIX and stat.S_ISLNK(member.external_attr >> 16):
-        return Member(name, link=_inside(posixpath.dirname(name), os.fsdecode(archive.read(member))))
+        with archive.open(member) as contents:
+            return Member(name, link=_inside(posixpath.dirname(name), os.fsdecode(contents.read(PATH))))
     return Member(name, lambda: archive.open(member))
 
 
@@ -208,4 +210,4 @@ def _tar_member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Member:
         return Member(name, link=_inside(posixpath.dirname(name), member.linkname))
     if member.isreg():
         return Member(name, lambda: archive.extractfile(member))  # type: ignore[arg-type, return-value]
-    return Member(name)
+    return Member(name) if member.isdir() else Member(name, link="")  # devices

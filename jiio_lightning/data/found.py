@@ -43,7 +43,7 @@ class Found:
 
 
 def in_words(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count} {reason}" for reason, count in counts.items()) or "nothing"
+    return ", ".join(f"{reason} ({count})" for reason, count in counts.items()) or "nothing"
 
 
 def listing(folder: Path, found: Found, prefix: str = "") -> list[tuple[str, os.DirEntry[str]]]:

@@ -101,8 +101,8 @@ def decode(
         with Image.open(io.BytesIO(blob)) as image:
             if image.width * image.height > megapixels * 1e6:
                 raise ValueError(
-                    f"it has {image.width}x{image.height} pixels, the limit is {megapixels:g} million (--max_megapixels of"
-                    " 'jiio data prepare')"
+                    f"it has {image.width}x{image.height} pixels, the limit is {megapixels:g} million (which --max_megapixels of"
+                    " 'jiio data prepare' raises)"
                 )
             if image.format == "PNG":  # its checksums: decoding looks at some of them only
                 Image.open(io.BytesIO(blob)).verify()

@@ -143,10 +143,9 @@ class Prepared:
                 " Remove the folder and prepare it again, or use another root."
             )
         for path in self.arrays:
-            small = path.name != "images.npy"
             try:
                 np.load(path, mmap_mode="r", allow_pickle=False)
-                if small and sha256(path) != self.manifest.checksums[path.name]:
+                if path.name != "images.npy" and sha256(path) != self.manifest.checksums[path.name]:
                     raise ValueError("its checksum is wrong")
             except UNREADABLE_ARRAY as error:
                 raise DataError(f"{path} is damaged ({error}). Remove {self.folder} and prepare it again.") from error

@@ -13,7 +13,7 @@ from jiio_lightning.data.pictures import Frame, decode
 from jiio_lightning.data.prepared import Prepared, prepare
 from jiio_lightning.data.rows import BLOCKS
 
-ROUNDS = 4  # of each kind of damage, to each file; 100 were tried once
+ROUNDS = 4  # of each kind of damage, to each file; 150 were tried once
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
@@ -64,9 +64,8 @@ def test_a_damaged_archive(mini, tmp_path, name):
         for blob in damaged(whole, np.random.default_rng(seed)):
             archive.write_bytes(blob)
             found.append(outcome(recipe, archive, tmp_path / "root"))
-    # a zip has unchecked names, dates and flags, a tar no checksum of contents at all
     unseen = [one for one in found if one != good and not one.startswith("error")]
-    assert len(unseen) <= {"x.zip": ROUNDS, "x.tar": 2 * ROUNDS}.get(name, 0)
+    assert not unseen or name == "x.tar"  # which has no checksum of its contents; that of the whole is known when strict
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM", "GIF"])

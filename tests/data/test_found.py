@@ -68,8 +68,8 @@ def test_what_is_left_out_is_counted(mini, faces, tmp_path):
     os.mkfifo(faces / "pipe.png")
     line = summary(faces, tmp_path / "root")
     assert line.startswith("3x8x8: 7 train, 1 test; from images")
-    counts = "2 .txt files, 1 folders without images, 3 hidden, 1 neither a file nor a folder, 4 of the system, 1 other files"
-    assert line.endswith(f"; left out: {counts}")
+    counts = ".txt files (2), folders without images (1), hidden (3), neither a file nor a folder (1), of the system (4)"
+    assert line.endswith(f"; left out: {counts}, other files (1)")
 
 
 def test_a_folder_of_one_archive_beside_what_systems_add(mini, tmp_path):
