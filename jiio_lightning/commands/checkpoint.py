@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
+
+from jiio_lightning.files import whole_file
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -45,9 +48,15 @@ def claim_file(path: Path) -> None:
 
 def write_checkpoint(checkpoint: Mapping[str, Any], path: Path) -> None:
     """Write a checkpoint whole or not at all."""
-    part = path.with_name(f"{path.name}.part")
-    try:
+    with whole_file(path) as part:
         torch.save(dict(checkpoint), part)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+
+
+class CheckpointFiles(TorchCheckpointIO):
+    """How the trainer writes and reads checkpoints, those of all its callbacks."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        write_checkpoint(checkpoint, Path(path))
+
+    def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        return read_checkpoint(Path(path))

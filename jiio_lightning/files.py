@@ -1,0 +1,53 @@
+"""Results are written whole or not at all: beside their place, on the disk, then renamed. The old one stays until then."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PART = ".part-"
+"""How the names of files that are being written begin; one that a killed process has left can go."""
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Where to write a file that is to have the name ``path`` once it is whole; its folder is made if missing.
+
+    An exception in the block, a full disk or a kill leaves what was there before.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     with whole_file(Path(folder) / "result.txt") as part:
+        ...         _ = part.write_text("all of it")
+        ...     [path.name for path in Path(folder).iterdir()]
+        ['result.txt']
+    """
+    path = path.resolve()  # the file that a link names, not the link
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # beside it: a rename to another file system is a copy, which can be cut off. With its suffix: some writers go by it
+    part = path.with_name(f"{PART}{os.getpid()}.{path.name}")
+    try:
+        yield part
+        flush(part)
+        part.replace(path)
+        flush(path.parent)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    with whole_file(path) as part:
+        part.write_text(text)
+
+
+def flush(path: Path) -> None:
+    """Have the disk hold a file or a folder before a rename says that it does."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
