@@ -19,6 +19,7 @@ from torchvision.utils import save_image
 
 from jiio_lightning.callbacks.image_grid import picture
 from jiio_lightning.data import FewShotFolder
+from jiio_lightning.files import whole_file
 
 COLUMNS = 5
 """Images a row of ``classified.png``, unless there are more classes."""
@@ -47,11 +48,12 @@ class PredictionWriter(BasePredictionWriter):
     ) -> None:
         arrays = {name: torch.cat([batch[name] for batch in predictions]).cpu() for name in predictions[0]}
         folder = Path(trainer.default_root_dir) / "predictions"
-        folder.mkdir(parents=True, exist_ok=True)
         share = f"_{trainer.global_rank}" if trainer.world_size > 1 else ""
-        np.savez(folder / f"predictions{share}.npz", **{name: array.numpy() for name, array in arrays.items()})
+        with whole_file(folder / f"predictions{share}.npz") as part:
+            np.savez(part, **{name: array.numpy() for name, array in arrays.items()})
         if trainer.is_global_zero and "image" in arrays:
-            save_image(picture(arrays["image"][: self.count], 16, self.enlarge), folder / "images.png")
+            with whole_file(folder / "images.png") as part:
+                save_image(picture(arrays["image"][: self.count], 16, self.enlarge), part)
         data = trainer.datamodule  # type: ignore[attr-defined]
         if trainer.is_global_zero and isinstance(data, FewShotFolder):
             write_classified(data, arrays["logits"][0], folder, self.count)
@@ -66,12 +68,13 @@ def write_classified(data: FewShotFolder, logits: Tensor, folder: Path, count: i
     probability = logits.softmax(dim=1)
     best, chosen = (found.tolist() for found in probability.max(dim=1))
     names = [data.classes[place] for place in chosen]
-    with (folder / "predictions.csv").open("w", newline="") as file:
+    with whole_file(folder / "predictions.csv") as part, part.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["file", "class", "probability", *(f"probability of {name}" for name in data.classes)])
         writer.writerows(zip(data.files, names, best, *probability.T.tolist(), strict=True))
     answers = [f"{name}\n{share:.0%}" for name, share in zip(names, best, strict=True)]
-    classified(data, answers[:count]).savefig(folder / "classified.png", dpi=130, bbox_inches="tight")
+    with whole_file(folder / "classified.png") as part:
+        classified(data, answers[:count]).savefig(part, dpi=130, bbox_inches="tight")
 
 
 def classified(data: FewShotFolder, answers: list[str]) -> Figure:

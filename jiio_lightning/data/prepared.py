@@ -25,6 +25,7 @@ from tqdm.auto import tqdm
 from jiio_lightning.data.errors import DataError
 from jiio_lightning.data.originals import Originals, sha256
 from jiio_lightning.data.recipe import Contents, Recipe, Shape
+from jiio_lightning.files import flush
 
 log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
@@ -176,7 +177,7 @@ def prepare(recipe: Recipe, source: Path | None, root: Path, strict: bool = True
                 if not folder.exists():
                     _write(recipe, Originals(_source(recipe, source, root), partial, strict), partial / "set")
                     os.rename(partial / "set", folder)
-                    _flush(root)
+                    flush(root)
         except OSError as error:
             raise DataError(f"{recipe.name} was not prepared, nothing was kept: {error}") from error
     return Prepared.open(root, recipe)
@@ -243,7 +244,7 @@ def _write(recipe: Recipe, originals: Originals, folder: Path) -> None:
     )
     (folder / MANIFEST).write_text(json.dumps({**asdict(manifest), "checksum": manifest.checksum}, indent=1) + "\n")
     for path in (*folder.iterdir(), folder):
-        _flush(path)
+        flush(path)
 
 
 def _write_images(path: Path, contents: Contents, recipe: Recipe) -> None:
@@ -262,12 +263,3 @@ def _write_images(path: Path, contents: Contents, recipe: Recipe) -> None:
             count -= len(chunk)
     if count:
         raise DataError(f"{recipe.name}: {abs(count)} images {'are missing' if count > 0 else 'are too many'}.")
-
-
-def _flush(path: Path) -> None:
-    """Have the disk hold what was written before the rename says that it does."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
