@@ -15,7 +15,7 @@ $(STAMP): setup.cfg pyproject.toml
 
 # The main job in minutes: train on 8x8 digits, evaluate held-out ones, compare Joint with Nested.
 demo: $(STAMP)
-	$(BIN)/jiio fit --config tasks/digits.yaml
+	$(BIN)/jiio fit --config tasks/digits.yaml --overwrite
 	$(BIN)/jiio test --config tasks/digits.yaml --ckpt_path $(RUN)/checkpoints/last.ckpt
 	$(BIN)/jiio compare --config tasks/digits.yaml --ckpt_path $(RUN)/checkpoints/last.ckpt
 	@echo "pictures: $(RUN)/images/test.png (target above reconstruction), $(RUN)/compare/cost_over_time.png, $(RUN)/compare/residuals.png"

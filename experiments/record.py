@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -14,6 +13,7 @@ import yaml
 
 import jiio_lightning
 from experiments.plan import Choice, Run, trials
+from jiio_lightning.files import write_text
 
 PACKAGE = Path(jiio_lightning.__file__).parent
 LABORATORY = Path(__file__).parent
@@ -39,7 +39,7 @@ class Record:
 
     def save(self, path: Path) -> None:
         """Write it whole or not at all."""
-        write_atomically(path, json.dumps(asdict(self), indent=1))
+        write_text(path, json.dumps(asdict(self), indent=1))
 
     @classmethod
     def load(cls, path: Path) -> Record | None:
@@ -56,14 +56,6 @@ class Record:
             return None
         before = [value for step, value in self.curve if step <= 0.9 * self.steps]
         return bool(before) and self.curve[-1][1] < 0.95 * before[-1]
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that it is never seen half-written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text)
-    draft.replace(path)
 
 
 def key(run: Run, root: Path) -> str:

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from experiments.plan import Cell, Table
-from experiments.record import Record, write_atomically
+from experiments.record import Record
 from experiments.runner import Runner
+from jiio_lightning.files import write_text
 
 FEASIBLE = "Feasible cost: the inner loss at z re-solved at the returned x."
 
@@ -114,9 +115,9 @@ class Report:
         for file, path, _ in shown:
             (folder / name).mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, folder / file)
-        write_atomically(folder / f"{name}.json", json.dumps(self.plain(), indent=1) + "\n")
+        write_text(folder / f"{name}.json", json.dumps(self.plain(), indent=1) + "\n")
         lines = [*self.lines(), *(line for file, _, caption in shown for line in ("", f"![{caption}]({file})", "", caption))]
-        write_atomically(folder / f"{name}.md", "\n".join(lines) + "\n")
+        write_text(folder / f"{name}.md", "\n".join(lines) + "\n")
         return folder / f"{name}.md"
 
     def plain(self) -> dict[str, Any]:

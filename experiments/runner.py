@@ -19,9 +19,10 @@ from tqdm import tqdm
 from experiments.executor import Handle, Processes
 from experiments.job import CHECKPOINT, LOG, RECORD, Job
 from experiments.plan import Budget, Choice, Run, needs, trials
-from experiments.record import Record, is_fragment, key, write_atomically
+from experiments.record import Record, is_fragment, key
 from jiio_lightning.data.errors import DataError
 from jiio_lightning.data.prepared import Manifest
+from jiio_lightning.files import write_text
 
 KEY = "key.txt"
 
@@ -147,7 +148,7 @@ class Runner:
         resumed = self._resumable(run, wanted)
         if not resumed:
             shutil.rmtree(folder, ignore_errors=True)
-            write_atomically(folder / KEY, wanted)
+            write_text(folder / KEY, wanted)
             for place, path in links.items():
                 place.parent.mkdir(parents=True, exist_ok=True)
                 place.symlink_to(path)

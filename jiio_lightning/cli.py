@@ -8,30 +8,47 @@ import logging
 import os
 import re
 import shlex
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
-from functools import partial
+from contextlib import ExitStack
+from functools import cached_property, partial
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NoReturn, TextIO
 
 import torch
 import yaml
+from lightning_fabric.plugins import CheckpointIO
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, ProgressBar
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, Namespace, SaveConfigCallback
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.trainer.states import TrainerFn
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
-from jiio_lightning.callbacks import AugmentedDEQSolver, FinalCheckpoint, JacobianRegularization, MetricsFile, StepProgress
-from jiio_lightning.commands.checkpoint import read_checkpoint
+from jiio_lightning.callbacks import (
+    AugmentedDEQSolver,
+    FinalCheckpoint,
+    FiniteCheck,
+    Interruption,
+    JacobianRegularization,
+    MetricsFile,
+    SameRun,
+    StepProgress,
+)
+from jiio_lightning.commands.checkpoint import CheckpointFiles, read_checkpoint
 from jiio_lightning.commands.dashboard import main as dashboard_main
 from jiio_lightning.commands.data import main as data_main
+from jiio_lightning.commands.provenance import resuming
+from jiio_lightning.commands.run_folder import CHECKPOINTS, check_free, held, old_checkpoints
 from jiio_lightning.commands.trainer import JIIOTrainer
 from jiio_lightning.core.inner import SolveError
 from jiio_lightning.data import DataError
+from jiio_lightning.files import write_text
 
 DESCRIPTION = """Train and evaluate tasks. Besides the subcommands below there are `jiio data`, which prepares, verifies and lists
 data sets, and `jiio dashboard`, which writes a Weights & Biases workspace; each has --help."""
@@ -51,6 +68,7 @@ IRRELEVANT = (
     r".*isinstance\(treespec, LeafSpec\).*",  # a deprecation inside Lightning
     r".*does not have many workers.*",  # prepared arrays are gathered fastest without workers
     r".*Couldn't infer the batch indices.*",  # a batch brings its own
+    r".*Checkpoint directory .* exists and is not empty.*",  # a run that goes on, or is to be replaced
     r".*args parameter is intended to run from within Python.*",  # the command line, with its fragments made whole
 )
 """Warnings of libraries that do not concern the user."""
@@ -71,13 +89,20 @@ DEFAULTS = {
 
 
 class SaveRunConfig(SaveConfigCallback):
-    """Writes the whole configuration into a run's folder, ``fit_config.yaml``; a second run in the same folder replaces it."""
+    """Writes the whole configuration into a run's folder, ``fit_config.yaml``; a second run that begins there replaces it."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage != "fit":
+            super().setup(trainer, pl_module, stage)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().setup(trainer, pl_module, "fit")  # now: nothing that could stop it at its start is left
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        folder = Path(trainer.default_root_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        text = self.parser.dump(self.config, skip_none=False)
-        (folder / f"{TrainerFn(stage).value}_config.yaml").write_text(text)
+        # what this run may replace a later one may not, without being told
+        said = Namespace(**vars(self.config) | {"overwrite": False}) if self.config.get("overwrite") else self.config
+        text = self.parser.dump(said, skip_none=False)
+        write_text(Path(trainer.default_root_dir) / f"{TrainerFn(stage).value}_config.yaml", text)
 
 
 class Parser(LightningArgumentParser):
@@ -103,12 +128,16 @@ class JIIOCLI(LightningCLI):
 
     def __init__(self, *, args: list[str], **kwargs: Any) -> None:
         self.command = next((word for word in args if word in self.subcommands()), None)
-        super().__init__(args=args, **kwargs)
+        with ExitStack() as self.while_running:
+            super().__init__(args=args, **kwargs)
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         # the options of all commands take as long to collect as all the rest of a start
         if self.command in (None, subcommand):
-            return super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+            parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+            if subcommand == "fit":
+                parser.add_argument("--overwrite", action="store_true", help="Replace the run that the folder holds.")
+            return parser
         return self.init_parser(**kwargs)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -134,36 +163,74 @@ class JIIOCLI(LightningCLI):
 
     @property
     def folder(self) -> Path:
-        """Where the run writes."""
-        given = self.config[self.subcommand]
+        """The run's."""
+        given = self.config[self.config.subcommand]
         return Path(given.trainer.default_root_dir or f"runs/{given.name}")
 
+    @cached_property
+    def target(self) -> Path:
+        """Where the command writes: into the run's folder, a dry run somewhere that does not stay."""
+        dry = self.config[self.subcommand].trainer.fast_dev_run
+        return Path(self.while_running.enter_context(TemporaryDirectory())) if dry else self.folder
+
     def before_instantiate_classes(self) -> None:
-        self.parser.add_instantiator(partial(_logger, self.folder), Logger)
+        """Before any work: what is there already, and who else is."""
+        given = self.config[self.subcommand]
+        if given.trainer.fast_dev_run and self.subcommand not in LightningCLI.subcommands():
+            raise ValueError(
+                f"trainer.fast_dev_run is for fit, validate, test and predict: jiio {self.subcommand} has no dry run"
+            )
+        if self.subcommand == "fit" and not given.trainer.fast_dev_run and rank_zero_only.rank == 0:
+            self.while_running.enter_context(held(self.folder))
+            check_free(self.folder, given.ckpt_path, given.overwrite, given.trainer.max_steps)
+        self.parser.add_instantiator(partial(_logger, self.target), Logger)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A trainer with the logger, the checkpoint and the progress bar of a run, unless it brings its own or wants none."""
         given = self.config_init[self.subcommand].trainer
         callbacks = given.callbacks if isinstance(given.callbacks, list) else [given.callbacks] if given.callbacks else []
-        own: list[Callback] = []
+        own: list[Callback] = [Interruption(), SameRun(), FiniteCheck()]
         if given.enable_checkpointing is not False and not _has(callbacks, FinalCheckpoint):
-            where = self.folder / "checkpoints"
             # one name without a version: commands and the README say checkpoints/last.ckpt
-            own += [FinalCheckpoint(where, save_last=True, save_on_exception=True, enable_version_counter=False)]
+            last = FinalCheckpoint(
+                self.target / CHECKPOINTS, save_last=True, save_on_exception=True, enable_version_counter=False
+            )
+            if self.subcommand == "fit" and self.config[self.subcommand].overwrite:
+                last.replaced = old_checkpoints(self.target)
+            own += [last]
         if given.enable_progress_bar is not False and not _has(callbacks, ProgressBar):
             own += [StepProgress()]
         if given.logger is None or given.logger is True:
             # a resumed fit adds its rows to those of the run that it goes on with
             resumed = self.config[self.subcommand].get("ckpt_path") is not None
-            kwargs["logger"] = MetricsFile(self.folder, anew=self.subcommand == "fit" and not resumed)
-        kwargs |= {"callbacks": [*own, *callbacks], "default_root_dir": self.folder}
+            kwargs["logger"] = MetricsFile(self.target, anew=self.subcommand == "fit" and not resumed)
+        plugins = given.plugins if isinstance(given.plugins, list) else [given.plugins] if given.plugins else []
+        if not _has(plugins, CheckpointIO):
+            plugins = [CheckpointFiles(), *plugins]
+        kwargs |= {"callbacks": [*own, *callbacks], "plugins": plugins, "default_root_dir": self.target}
         return super().instantiate_trainer(**kwargs)
 
     def after_fit(self) -> None:
         """Say where the weights are."""
         path = getattr(self.trainer.checkpoint_callback, "last_model_path", "")
-        if path and self.trainer.is_global_zero:
+        if path and self.trainer.is_global_zero and not self.trainer.fast_dev_run:
             print(f"checkpoint: {os.path.relpath(path)}")
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run it; one that is interrupted ends with the status of a signal, and a fit says how it goes on."""
+        try:
+            super()._run_subcommand(subcommand)
+        except BaseException as end:
+            saved = getattr(self.trainer.checkpoint_callback, "last_model_path", "")
+            path = (saved or self.config[subcommand].ckpt_path) if subcommand == "fit" else None
+            if path and Path(path).is_file() and self.trainer.is_global_zero:
+                print(f"go on with: {resuming(os.path.relpath(path))}", file=sys.stderr)
+            by_hand = isinstance(end.__context__, KeyboardInterrupt) or any(
+                callback.received for callback in self.trainer.callbacks if isinstance(callback, Interruption)
+            )
+            if isinstance(end, SystemExit) and (by_hand or isinstance(end, SIGTERMException)):
+                raise SystemExit(128 + (signal.SIGINT if by_hand else signal.SIGTERM)) from end
+            raise
 
 
 def run(args: list[str] | None = None) -> JIIOCLI:
@@ -200,6 +267,8 @@ def main(args: list[str] | None = None) -> int:
             raise
         print(f"error: {_advised(error)}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     finally:
         leave_process_group()
     return 0
@@ -291,8 +360,8 @@ def _logger(folder: Path, kind: type[Logger], *args: Any, **kwargs: Any) -> Logg
     return kind(*args, **kwargs)
 
 
-def _has(callbacks: list[Callback], kind: type) -> bool:
-    return any(isinstance(callback, kind) for callback in callbacks)
+def _has(parts: list[Any], kind: type) -> bool:
+    return any(isinstance(part, kind) for part in parts)
 
 
 def _short(message: str) -> str:

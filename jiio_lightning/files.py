@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +37,39 @@ def whole_file(path: Path) -> Iterator[Path]:
         flush(path.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(folder: Path, keep: bool = False) -> Iterator[Path]:
+    """As :func:`whole_file` for a folder, of which the old one goes.
+
+    Args:
+        folder: its name.
+        keep: whether what the old one holds under other names stays.
+    """
+    folder = folder.resolve()
+    part, old = (folder.with_name(f"{PART}{os.getpid()}.{which}.{folder.name}") for which in ("new", "old"))
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        yield part
+        if keep and folder.is_dir():
+            new = {path.name for path in part.iterdir()}
+            shutil.copytree(folder, part, ignore=lambda *_: new, symlinks=True, dirs_exist_ok=True)
+        if folder.is_dir():
+            folder.rename(old)  # no system renames a folder onto one that is not empty
+        part.rename(folder)
+    finally:
+        if old.is_dir() and not folder.exists():
+            old.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def clear_parts(folder: Path) -> None:
+    """Remove what processes that were killed have left half-written in a folder that nobody else writes to."""
+    for path in folder.glob(f"{PART}*"):
+        path.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -147,7 +147,10 @@ def test_one_option_moves_everything(jiio):
     assert jiio("fit", *there) == 0
     for command in ("test", "predict"):
         assert jiio(command, *there, "--ckpt_path", "there/checkpoints/last.ckpt") == 0
-    assert jiio("fit", *there, "--trainer.max_steps", 1, "--trainer.logger", REPO / "conf/logger/tensorboard.yaml") == 0
+    assert (
+        jiio("fit", *there, "--overwrite", "--trainer.max_steps", 1, "--trainer.logger", REPO / "conf/logger/tensorboard.yaml")
+        == 0
+    )
     assert {path.name for path in Path().iterdir()} == {"there", "tiny.yaml"}
     configs = {f"{stage}_config.yaml" for stage in ("fit", "test", "predict")}
     written = {"checkpoints", "images", "metrics.csv", "predictions", "tensorboard"} | configs
@@ -195,13 +198,13 @@ def test_a_resumed_fit_and_a_test_add_their_rows(jiio):
 
 def test_a_fit_from_scratch_sets_the_old_metrics_aside(jiio, capsys):
     for steps in (1, 2, 3):
-        assert jiio("fit", "--config", "tiny.yaml", "--trainer.max_steps", steps) == 0
+        assert jiio("fit", "--config", "tiny.yaml", "--trainer.max_steps", steps, "--overwrite") == 0
     files = (f"runs/tiny/metrics{which}.csv" for which in ("_1", "_2", ""))
     assert [Path(file).read_text().count("\n") - 1 for file in files] == [1, 3, 4], "a row a step, one for each validation"
     assert "deleted" not in capsys.readouterr().err, "Lightning's warning"
     Path("runs/tiny/metrics_1.csv").unlink()
     second = Path("runs/tiny/metrics_2.csv").read_text()
-    assert jiio("fit", "--config", "tiny.yaml", "--trainer.max_steps", 1) == 0
+    assert jiio("fit", "--config", "tiny.yaml", "--trainer.max_steps", 1, "--overwrite") == 0
     assert Path("runs/tiny/metrics_1.csv").is_file() and Path("runs/tiny/metrics_2.csv").read_text() == second
 
 

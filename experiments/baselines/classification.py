@@ -14,6 +14,7 @@ from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from experiments.baselines.base import Baseline
+from jiio_lightning.files import whole_file
 from jiio_lightning.metrics.extractors import FORMAT, check_name, checked_hash
 from jiio_lightning.metrics.features import Features
 
@@ -75,8 +76,8 @@ class ExportFeatures(Callback):
         if not trainer.is_global_zero or not isinstance(pl_module, Classification):
             return
         path = Path(trainer.default_root_dir) / "features.pt"
-        path.parent.mkdir(parents=True, exist_ok=True)
         features = pl_module.net.features
         tensors = {name: tensor.detach().cpu() for name, tensor in features.state_dict().items()}
-        torch.save({"format": FORMAT, "name": self.name, "settings": features.settings, "state_dict": tensors}, path)
+        with whole_file(path) as part:
+            torch.save({"format": FORMAT, "name": self.name, "settings": features.settings, "state_dict": tensors}, part)
         rank_zero_info(f"features: {path}, SHA-256 {checked_hash(path, None)}")

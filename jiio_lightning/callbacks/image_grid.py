@@ -11,6 +11,7 @@ from torch import Tensor
 from torchvision.utils import make_grid, save_image
 
 from jiio_lightning.callbacks.media import log_picture
+from jiio_lightning.files import whole_file
 from jiio_lightning.tasks.interface import LatentModel
 
 
@@ -48,8 +49,8 @@ class ImageGrid(Callback):
         first = type(batch)(*(part[: self.count] for part in batch))
         grid = picture(torch.cat(list(task.panels(first).values())), len(first.image), self.enlarge)
         path = Path(trainer.default_root_dir) / "images" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_image(grid, path)
+        with whole_file(path) as part:
+            save_image(grid, part)
         log_picture(trainer, f"images/{stage}", grid, path)
 
 

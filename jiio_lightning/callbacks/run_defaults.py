@@ -2,23 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
+from torch import Tensor
+
+from jiio_lightning.core.inner import SolveError
 
 
 class FinalCheckpoint(ModelCheckpoint):
     """ModelCheckpoint whose ``last.ckpt`` holds the last step.
 
     Lightning's is as old as the last validation: with a validation every 100 steps, a run of 350 steps would leave the weights of
-    step 300.
+    step 300. And what a run goes on from is not written again before it has done a step.
     """
 
+    replaced: Sequence[Path] = ()
+    """Checkpoints of another run: they go when the first one of this is there."""
+    _whole = 0
+    """The last step that was done with all that belongs to it, such as the schedule's."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        self._last_global_step_saved = self._whole = trainer.global_step
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        self._whole = trainer.global_step
+        super().on_train_batch_end(trainer, *args)
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.fast_dev_run:  # Lightning's would save
+            return
         super().on_train_end(trainer, pl_module)
         if self.save_last is True and self.last_model_path:
             trainer.save_checkpoint(self.last_model_path, self.save_weights_only)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        # weights that meet what is not finite may be on their way out: not over a checkpoint that there is
+        diverged = isinstance(exception, SolveError) and any(Path(self.dirpath or "").glob("*.ckpt"))
+        if trainer.global_step == self._whole and not diverged:
+            with suppress(SolveError):  # if they are not finite either: that is what the exception says
+                super().on_exception(trainer, pl_module, exception)
+
+    def _save_last_checkpoint(self, trainer: Trainer, monitor_candidates: dict[str, Tensor]) -> None:
+        super()._save_last_checkpoint(trainer, monitor_candidates)
+        own = {Path(path).resolve() for path in (self.last_model_path, self.best_model_path, *self.best_k_models)}
+        for path in self.replaced if trainer.is_global_zero else ():
+            if path.resolve() not in own:
+                path.unlink(missing_ok=True)
+        self.replaced = ()
 
 
 class StepProgress(TQDMProgressBar):

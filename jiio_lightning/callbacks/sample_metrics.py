@@ -14,6 +14,7 @@ from torch import Tensor
 
 from jiio_lightning.callbacks.gathering import Rows, gather_rows
 from jiio_lightning.callbacks.media import log_table
+from jiio_lightning.files import whole_file
 from jiio_lightning.metrics.intervals import mean_interval, median_interval, share_interval
 
 SHARE = "accuracy"
@@ -99,10 +100,7 @@ def summary(name: str, values: np.ndarray) -> dict[str, float]:
 def write_rows(rows: Rows, path: Path) -> None:
     """A CSV file with one column a name, ``index`` first, written whole or not at all."""
     names = ["index", *(name for name in rows if name != "index")]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    with part.open("w", newline="") as file:
+    with whole_file(path) as part, part.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(names)
         writer.writerows(zip(*(rows[name].tolist() for name in names), strict=True))
-    part.replace(path)

@@ -20,6 +20,7 @@ from jiio_lightning.attacks.named import CLEAN
 from jiio_lightning.attacks.threat import ThreatModel
 from jiio_lightning.commands.held_out import first, load
 from jiio_lightning.commands.output import show, write_record
+from jiio_lightning.files import whole_folder
 from jiio_lightning.metrics.intervals import share_interval
 from jiio_lightning.tasks.adversarial import AdversarialTraining, metrics
 from jiio_lightning.tasks.base import JIIOTask
@@ -89,10 +90,11 @@ def attack(
         rows[name], arrays = measure(model, batches, name)
     folder = Path(trainer.default_root_dir) / "attack"
     record = {name: asdict(row) for name, row in rows.items()}
-    write_record(folder / "attack.json", record | {"samples": samples, "threat": asdict(model.threat)})
-    _picture(arrays, name, folder / "attack.png")
-    if save_set:
-        np.savez(folder / "attacked.npz", **{key: array.numpy() for key, array in arrays.items()})
+    with whole_folder(folder, keep=True) as part:
+        write_record(part / "attack.json", record | {"samples": samples, "threat": asdict(model.threat)})
+        _picture(arrays, name, part / "attack.png")
+        if save_set:
+            np.savez(part / "attacked.npz", **{key: array.numpy() for key, array in arrays.items()})
     show(_table(rows, samples, model.threat), f"{folder}: attack.json, attack.png{', attacked.npz' if save_set else ''}")
     return rows
 

@@ -9,6 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
+
+from jiio_lightning.callbacks.finite import check_finite
+from jiio_lightning.files import whole_file
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -44,10 +48,23 @@ def claim_file(path: Path) -> None:
 
 
 def write_checkpoint(checkpoint: Mapping[str, Any], path: Path) -> None:
-    """Write a checkpoint whole or not at all."""
-    part = path.with_name(f"{path.name}.part")
+    """Write a checkpoint whole or not at all; a ValueError if there is no place for it."""
     try:
-        torch.save(dict(checkpoint), part)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+        with whole_file(path) as part, part.open("wb") as file:
+            torch.save(dict(checkpoint), file)
+    except (OSError, RuntimeError) as error:  # torch has a RuntimeError for what the system says
+        reason = error.strerror if isinstance(error, OSError) else "is the disk full?"
+        raise ValueError(f"{path} was not written ({reason}); what was there before is as it was") from error
+
+
+class CheckpointFiles(TorchCheckpointIO):
+    """How the trainer writes and reads checkpoints, those of all its callbacks."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        if "://" in str(path):  # a checkpoint callback of the user's own that writes elsewhere
+            return super().save_checkpoint(checkpoint, path, storage_options)
+        check_finite({"a weight": checkpoint["state_dict"].values()}, checkpoint["global_step"])
+        write_checkpoint(checkpoint, Path(path))
+
+    def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        return read_checkpoint(Path(path))

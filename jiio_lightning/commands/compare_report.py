@@ -13,6 +13,7 @@ from rich.table import Table
 from jiio_lightning.commands.comparison import Comparison, Curve, Outcome, Point, first
 from jiio_lightning.commands.contenders import BASELINES, DEFAULT
 from jiio_lightning.commands.output import show, write_record
+from jiio_lightning.files import whole_folder
 
 matplotlib.use("Agg")  # pictures are files: no display is needed
 from matplotlib import pyplot as plt  # noqa: E402
@@ -44,9 +45,10 @@ RESIDUAL_LABELS = {"z": "z: |f - z| / |f|", "mu": "mu: |dL/dz| / |J'mu + dl/dz|"
 
 def write_report(comparison: Comparison, folder: Path) -> None:
     """Write ``compare.json``, ``cost_over_time.png`` and ``residuals.png`` into a folder, and show the table."""
-    write_record(folder / "compare.json", comparison.record())
-    plot_cost(comparison, folder / "cost_over_time.png")
-    plot_residuals(comparison, folder / "residuals.png")
+    with whole_folder(folder, keep=True) as part:
+        write_record(part / "compare.json", comparison.record())
+        plot_cost(comparison, part / "cost_over_time.png")
+        plot_residuals(comparison, part / "residuals.png")
     show(table(comparison), f"{folder}: cost_over_time.png, residuals.png, compare.json")
 
 

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jiio_lightning.files import write_text
+
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Section, Workspace
 
@@ -73,7 +75,6 @@ def main(args: list[str]) -> int:
     if given.out is None:
         print(f"dashboard: {workspace.save().url}")
         return 0
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps(specification(workspace), indent=1) + "\n")
+    write_text(given.out, json.dumps(specification(workspace), indent=1) + "\n")
     print(f"dashboard: {given.out}")
     return 0

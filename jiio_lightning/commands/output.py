@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.table import Table
 
 from jiio_lightning.commands.provenance import provenance
+from jiio_lightning.files import write_text
 
 
 def write_record(path: Path, record: dict[str, Any]) -> None:
     """Write a record with its provenance, in a folder that is made if missing; a number that JSON does not have is null."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(_plain(record | {"provenance": provenance()}), indent=1, allow_nan=False))
+    write_text(path, json.dumps(_plain(record | {"provenance": provenance()}), indent=1, allow_nan=False))
 
 
 def _plain(value: Any) -> Any:

@@ -6,6 +6,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,21 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def command() -> str:
-    """What was typed: ``jiio ...``, or ``python -m experiments ...`` in a checkout."""
+def command(words: Sequence[str] | None = None) -> str:
+    """What was typed, or what to type: ``jiio ...``, or ``python -m experiments ...`` in a checkout."""
     outside = Path(sys.argv[0]).parent.name == "experiments"
-    return f"{'python -m experiments' if outside else 'jiio'} {shlex.join(sys.argv[1:])}"
+    return f"{'python -m experiments' if outside else 'jiio'} {shlex.join(sys.argv[1:] if words is None else words)}"
+
+
+def resuming(checkpoint: str) -> str:
+    """What to type for this fit to go on from a checkpoint."""
+    words, given = [], iter(sys.argv[1:])
+    for word in given:
+        if word == "--ckpt_path":
+            next(given, None)
+        elif word != "--overwrite" and not word.startswith("--ckpt_path="):
+            words.append(word)
+    return command([*words, "--ckpt_path", checkpoint])
 
 
 def commit() -> str:

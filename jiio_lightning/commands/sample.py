@@ -20,6 +20,7 @@ from jiio_lightning.commands.held_out import load
 from jiio_lightning.data.dataset import ImageDataset
 from jiio_lightning.data.module import ImageDataModule
 from jiio_lightning.data.sampler import EvalBatches
+from jiio_lightning.files import whole_folder
 from jiio_lightning.models.density import KINDS, Density
 from jiio_lightning.tasks.interface import LatentModel
 
@@ -75,34 +76,25 @@ def sample(
         raise ValueError(f"--density is one of {', '.join(KINDS)}, got {density}")
     if density == "prior" and not model.normal_latents:
         raise ValueError("--density prior samples N(0, I), which only a VAE's latents follow: choose gmm or vae_gmm")
+    folder = Path(trainer.default_root_dir) / "samples" if out is None else Path(out)
+    check_samples(folder)
     load(trainer, model, datamodule, ckpt_path)
-    # after load: a checkpoint that cannot be used leaves earlier samples as they are
-    folder = claim(Path(trainer.default_root_dir) / "samples" if out is None else Path(out))
     found = _training_latents(model, datamodule.dataset("train"), latents, batch_size)
     fitted = KINDS[density]().fit(found, seed)
-    fitted.save(folder / DENSITY)
-    write_images(model, fitted.sample(n, seed), folder, batch_size)
+    with whole_folder(folder) as part:
+        fitted.save(part / DENSITY)
+        write_images(model, fitted.sample(n, seed), part, batch_size)
     rank_zero_info(f"samples: {n} images in {folder / IMAGES}, the first ones in {folder / GRID}")
     return Samples(folder, found, fitted)
 
 
-def claim(folder: Path) -> Path:
-    """A folder for samples: new, empty, or holding earlier samples and nothing else; these are removed.
-
-    Raises:
-        ValueError: if it holds other files.
-    """
-    # whatever else lies there is the user's and is not removed
+def check_samples(folder: Path) -> None:
+    """Refuse a folder for samples that holds anything but earlier ones, which new ones replace; a ValueError says so."""
     own = re.compile(rf"{re.escape(GRID)}|{re.escape(DENSITY)}|{IMAGES}(/\d+\.png)?")
     found = sorted(folder.rglob("*")) if folder.is_dir() else []
     strange = [path for path in found if not own.fullmatch(path.relative_to(folder).as_posix())]
     if strange or folder.is_file():
         raise ValueError(f"{strange[0] if strange else folder} is not a sample: name another folder by --out, or empty it")
-    for path in found:
-        if path.is_file():
-            path.unlink()
-    (folder / IMAGES).mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _training_latents(model: LatentModel, dataset: ImageDataset, most: int, batch_size: int) -> Tensor:
@@ -115,6 +107,7 @@ def _training_latents(model: LatentModel, dataset: ImageDataset, most: int, batc
 def write_images(model: LatentModel, latents: Tensor, folder: Path, batch_size: int) -> None:
     """Decode latents ``(n, d)`` to numbered PNG files, and the first ones to a grid."""
     number, shown = count(), []
+    (folder / IMAGES).mkdir()
     for x in tqdm(latents.split(batch_size), desc="samples", unit="batch"):
         images = model.decode(x.to(model.device)).cpu()
         for image in images:

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
 
+from jiio_lightning.files import whole_file
+
 Key = dict[str, Any]
 """All that a set of features is a function of, as plain data."""
 
@@ -37,11 +39,8 @@ class Statistics:
 
     def save(self, path: Path, key: Key) -> None:
         """Write them with their key, whole or not at all, without pickle."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        with part.open("wb") as file:
+        with whole_file(path) as part, part.open("wb") as file:
             np.savez(file, mean=self.mean, covariance=self.covariance, count=self.count, key=np.array(json.dumps(key)))
-        part.replace(path)
 
     @classmethod
     def load(cls, path: Path, key: Key) -> Statistics:

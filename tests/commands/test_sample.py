@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from jiio_lightning.commands.sample import claim, write_images
+from jiio_lightning.commands.sample import check_samples, write_images
 
 
 class Painter:
@@ -22,7 +22,7 @@ class Painter:
 
 
 def test_images_are_numbered_in_the_order_of_the_samples(tmp_path):
-    folder = claim(tmp_path / "deep" / "samples")
+    folder = tmp_path
     write_images(Painter(), torch.linspace(-1, 1, 5).unsqueeze(1), folder, batch_size=2)
     files = sorted((folder / "images").iterdir())
     assert [file.name for file in files] == [f"{number:06d}.png" for number in range(5)]
@@ -32,16 +32,18 @@ def test_images_are_numbered_in_the_order_of_the_samples(tmp_path):
 
 
 def test_a_folder_with_other_files_is_refused(tmp_path):
-    folder = claim(tmp_path / "samples")
+    folder = tmp_path / "samples"
+    check_samples(folder)
+    (folder / "images").mkdir(parents=True)
     (folder / "images" / "000007.png").write_text("old")
     (folder / "grid.png").write_text("old")
-    assert not list((claim(folder) / "images").iterdir()) and not (folder / "grid.png").exists()
+    check_samples(folder)
     (folder / "images" / "holiday.png").write_text("dear")
     with pytest.raises(ValueError, match=r"holiday.png is not a sample: name another folder by --out, or empty it"):
-        claim(folder)
+        check_samples(folder)
     assert (folder / "images" / "holiday.png").read_text() == "dear"
     with pytest.raises(ValueError, match="is not a sample"):
-        claim(folder / "images" / "holiday.png")
+        check_samples(folder / "images" / "holiday.png")
 
 
 def test_sample(jiio, checkpoint, capsys):
@@ -52,6 +54,11 @@ def test_sample(jiio, checkpoint, capsys):
     first = Path("made/images/000011.png").read_bytes()
     assert jiio("sample", "--config", "tiny.yaml", "--ckpt_path", checkpoint, *words, "--solver.test.max_steps", 3) == 0
     assert Path("made/images/000011.png").read_bytes() == first, "a function of the seed"
+    assert jiio("sample", "--config", "tiny.yaml", "--ckpt_path", checkpoint, *words, "--latents", 5) == 1
+    assert len(list(Path("made/images").iterdir())) == 12, "they stay until there are new ones"
+    assert jiio("sample", "--config", "tiny.yaml", "--ckpt_path", checkpoint, *words, "--n", 3) == 0
+    assert len(list(Path("made/images").iterdir())) == 3
+    assert not list(Path().glob(".part-*"))
 
 
 @pytest.mark.parametrize(

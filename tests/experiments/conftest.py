@@ -8,8 +8,9 @@ import pytest
 
 from experiments.job import CHECKPOINT, RECORD
 from experiments.plan import Budget, Choice, Run
-from experiments.record import Record, key, write_atomically
+from experiments.record import Record, key
 from experiments.runner import KEY, Runner
+from jiio_lightning.files import write_text
 
 
 @pytest.fixture
@@ -35,8 +36,8 @@ def finish(runner: Runner):
             *(run.name, where, "jiio ...", named, 1.0, 2**20, steps, list(curve), data or {}, seed, "smoke", provenance, weights)
         )
         record.save(runner.folder(run) / RECORD)
-        write_atomically(runner.folder(run) / KEY, where)
+        write_text(runner.folder(run) / KEY, where)
         if run.command == "fit":
-            write_atomically(runner.folder(run) / CHECKPOINT, "weights")
+            write_text(runner.folder(run) / CHECKPOINT, "weights")
 
     return write

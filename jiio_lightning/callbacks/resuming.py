@@ -1,0 +1,154 @@
+"""What makes a run that was interrupted and goes on the same as one that was not."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.trainer.states import TrainerFn
+from pytorch_lightning.utilities import rank_zero_info
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+
+from jiio_lightning.callbacks.metrics_file import MetricsFile
+
+TWICE = 1.0
+"""Seconds within which a second Ctrl-C is the first one: a terminal sends it to a program and to what the program started."""
+
+STREAM = {"samples": "length", "batches of": "block", "seed": "seed"}
+"""What a sampler of training batches says about them."""
+
+
+class SameRun(Callback):
+    """A run that goes on from a checkpoint sees the data, and logs the rows, that the undisturbed run would have.
+
+    Lightning's label of a row depends on where in a step the checkpoint was written; a validation that was due or under way then
+    is left out, or only its end is done. Here the label is the number of optimiser steps, and a validation that is not finished
+    is done again. ``metrics.csv`` loses the rows from there on.
+    """
+
+    pending = False
+    """Whether a validation is due after the present step and not finished."""
+    stream: dict[str, Any] | None = None
+    """Which data a checkpoint's run was trained on."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"pending": self.pending, "stream": self.stream}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.pending, self.stream = state_dict["pending"], state_dict["stream"]
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        fits = trainer.state.fn == TrainerFn.FITTING
+        if fits and getattr(pl_module, "one_cycle", False) and not checkpoint.get("lr_schedulers"):
+            raise ValueError("the checkpoint is of a run without a schedule: go on with model.one_cycle: false")
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        own = _stream(trainer)
+        if self.stream not in (None, own):
+            told = ", ".join(f"{name} {value!r} (now {own[name]!r})" for name, value in self.stream.items() if value != own[name])
+            raise ValueError(f"the checkpoint's run had {told}: a run goes on with the data that it began with")
+        self.stream = own
+        if trainer.ckpt_path is None:
+            return
+        for optimizer in trainer.optimizers if not trainer.lr_scheduler_configs else ():
+            for group in optimizer.param_groups:
+                group |= optimizer.defaults  # a checkpoint has the state, the run file has the learning rate
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsFile):
+                logger.cut(trainer.global_step, self.pending, Path(trainer.ckpt_path).parent.parent)
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        self.pending = False
+        _label(trainer, trainer.global_step)
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        loop = trainer.fit_loop
+        self.pending = loop.epoch_loop._should_check_val_fx(loop._data_fetcher)  # type: ignore[arg-type]
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            _label(trainer, trainer.global_step - 1)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.pending = False  # its row is logged; checkpoint callbacks come after this one
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Count the batches that are done, in Lightning's five ways, whatever is under way."""
+        loops, each = checkpoint["loops"]["fit_loop"], trainer.num_training_batches
+        progress, validation = loops["epoch_loop.batch_progress"], loops["epoch_loop.val_loop.batch_progress"]
+        if isinstance(each, float):  # epochs without an end
+            return
+        done = progress["total"]["processed"]
+        # a validation that is to be done belongs to the epoch of the batch before it
+        epochs, batches = divmod(done - self.pending, each)
+        batches += self.pending
+        progress |= {"total": _all(done), "current": _all(batches), "is_last_batch": batches == each}
+        counts = {"ready": epochs + 1, "started": epochs + 1, "processed": epochs, "completed": epochs}
+        loops["epoch_progress"] |= {"total": counts, "current": {**counts}}
+        if self.pending:  # for Lightning its first batch has begun
+            begun = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
+            validation |= {"total": begun, "current": {**begun}, "is_last_batch": False}
+
+
+class Interruption(Callback):
+    """Ctrl-C and SIGTERM end a fit after the present step and its validation, when there is nothing to lose; a second Ctrl-C now.
+
+    SIGTERM ends other commands after the present batch. Lightning does so with fits alone.
+    """
+
+    received: int | None = None
+    """The signal."""
+    _began = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._before = signal.getsignal(signal.SIGINT)
+        # several processes get Ctrl-C at different steps: those end at once
+        if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, lambda number, frame: self._interrupt(trainer, number, frame))
+
+    def _interrupt(self, trainer: Trainer, number: int, frame: FrameType | None) -> None:
+        if self.received is None:
+            self.received, self._began = number, time.monotonic()
+            rank_zero_info("\nending after this step (Ctrl-C again: at once)")
+            trainer._signal_connector.received_sigterm = True
+        elif time.monotonic() - self._began > TWICE:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            raise KeyboardInterrupt
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._restore()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._restore()
+
+    def _restore(self) -> None:
+        if threading.current_thread() is threading.main_thread() and hasattr(self, "_before"):
+            signal.signal(signal.SIGINT, self._before)
+
+    def _end(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.received_sigterm and trainer.state.fn != TrainerFn.FITTING:
+            raise SIGTERMException
+
+    on_validation_batch_end = on_test_batch_end = on_predict_batch_end = _end
+
+
+def _stream(trainer: Trainer) -> dict[str, Any]:
+    """What decides the order of the training data, as far as it can be told."""
+    sampler = getattr(trainer.train_dataloader, "sampler", None)
+    # plain numbers: a run file's own types are no part of a checkpoint
+    counts = {name: int(getattr(sampler, attribute, 0)) for name, attribute in STREAM.items()}
+    return {"data": getattr(trainer.datamodule, "name", type(trainer.datamodule).__name__), **counts}
+
+
+def _all(done: int) -> dict[str, int]:
+    return dict.fromkeys(("ready", "started", "processed", "completed"), done)
+
+
+def _label(trainer: Trainer, step: int) -> None:
+    """Have Lightning call the next rows so."""
+    trainer.fit_loop.epoch_loop._batches_that_stepped = step
