@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
-import json
 import logging
 import os
-import re
-import shlex
 import sys
 import warnings
-from collections.abc import Sequence
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
@@ -26,12 +20,14 @@ from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from jiio_lightning.callbacks import AugmentedDEQSolver, FinalCheckpoint, JacobianRegularization, MetricsFile, StepProgress
-from jiio_lightning.commands.checkpoint import read_checkpoint
+from jiio_lightning.commands.checkpoint import find_checkpoint, read_checkpoint
 from jiio_lightning.commands.dashboard import main as dashboard_main
 from jiio_lightning.commands.data import main as data_main
 from jiio_lightning.commands.trainer import JIIOTrainer
 from jiio_lightning.core.inner import SolveError
 from jiio_lightning.data import DataError
+from jiio_lightning.fragments import allowing, check_classes, whole_fragments
+from jiio_lightning.messages import advised, short
 
 DESCRIPTION = """Train and evaluate tasks. Besides the subcommands below there are `jiio data`, which prepares, verifies and lists
 data sets, and `jiio dashboard`, which writes a Weights & Biases workspace; each has --help."""
@@ -56,9 +52,6 @@ IRRELEVANT = (
 """Warnings of libraries that do not concern the user."""
 LOGGERS = ("pytorch_lightning.utilities.rank_zero", "lightning.pytorch.utilities.rank_zero", "pytorch_lightning")
 """They advertise."""
-
-MERGED = ("config", "trainer", "data", "model", "ckpt_path")
-"""Options whose files add to what is there; those of others take its place."""
 
 DEFAULTS = {
     "trainer.max_epochs": -1,  # a run's length is trainer.max_steps
@@ -91,7 +84,7 @@ class Parser(LightningArgumentParser):
         return super().add_method_arguments(theclass, themethod, *args, **{**kwargs, "sub_configs": True})
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        super().error(_short(message) if self.exit_on_error else message, ex)
+        super().error(short(message) if self.exit_on_error else message, ex)
 
 
 class JIIOCLI(LightningCLI):
@@ -121,21 +114,28 @@ class JIIOCLI(LightningCLI):
     def subcommands() -> dict[str, set[str]]:
         """Lightning's commands, and the trainer's own."""
         own = ("compare", "attack", "sample", "learn_start")
-        return LightningCLI.subcommands() | {name: {"model", "datamodule"} for name in own}
+        # weights_only: false would unpickle anything
+        given = {name: skipped | {"weights_only"} for name, skipped in LightningCLI.subcommands().items()}
+        return given | {name: {"model", "datamodule"} for name in own}
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse, name the run, and look at the checkpoint before any work begins."""
         super().parse_arguments(parser, args)
-        given = self.config[self.config.subcommand]
+        given, resumes = self.config[self.config.subcommand], self.config.subcommand == "fit"
+        check_classes(given)
         given.name = _name(given)
-        path = given.get("ckpt_path")
-        if path is not None and Path(path).suffix:  # else one of Lightning's words: best, last, hpc
-            read_checkpoint(Path(path))
+        path = find_checkpoint(given.ckpt_path, self.folder / "checkpoints", resumes)
+        given.ckpt_path = None if path is None else str(path)
+        if path is not None:
+            read_checkpoint(path, resumes)
+
+    def _parse_ckpt_path(self) -> None:
+        """Nothing: Lightning would change the run by what a checkpoint says of its model."""
 
     @property
     def folder(self) -> Path:
         """Where the run writes."""
-        given = self.config[self.subcommand]
+        given = self.config[self.config.subcommand]
         return Path(given.trainer.default_root_dir or f"runs/{given.name}")
 
     def before_instantiate_classes(self) -> None:
@@ -169,6 +169,11 @@ class JIIOCLI(LightningCLI):
 def run(args: list[str] | None = None) -> JIIOCLI:
     """Execute a command of the application and return it with its trainer, model and data. Raises what goes wrong."""
     quieten()
+    with allowing(sys.argv[1:] if args is None else args) as allowed:
+        return _run(whole_fragments(allowed))
+
+
+def _run(args: list[str]) -> JIIOCLI:
     return JIIOCLI(
         trainer_class=JIIOTrainer,
         save_config_callback=SaveRunConfig,
@@ -179,7 +184,7 @@ def run(args: list[str] | None = None) -> JIIOCLI:
         auto_configure_optimizers=False,
         parser_class=Parser,
         parser_kwargs={"prog": "jiio", "description": DESCRIPTION},
-        args=whole_fragments(sys.argv[1:] if args is None else args),
+        args=args,
     )
 
 
@@ -198,7 +203,7 @@ def main(args: list[str] | None = None) -> int:
     except (DataError, SolveError, FileNotFoundError, ValueError, MisconfigurationException) as error:
         if os.environ.get(DEBUG):
             raise
-        print(f"error: {_advised(error)}", file=sys.stderr)
+        print(f"error: {advised(error)}", file=sys.stderr)
         return 1
     finally:
         leave_process_group()
@@ -211,63 +216,6 @@ def quieten() -> None:
         logging.getLogger(name).addFilter(lambda record: "Tip:" not in record.getMessage())
     for message in IRRELEVANT:
         warnings.filterwarnings("ignore", message=message)
-
-
-def whole_fragments(arguments: Sequence[str]) -> list[str]:
-    """The same command with the YAML files of swapped objects replaced by all that they mean, as JSON.
-
-    jsonargparse merges: a class that is swapped keeps every old argument that the new one also has. A fragment would then mean
-    something else on each run file (PGD with the joint method's schedule of steps, a net with another one's downscale). So what a
-    fragment does not say is filled in with the defaults of its classes before it is parsed.
-    """
-    whole: list[str] = []
-    for argument in arguments:
-        option, equals, value = argument.partition("=")
-        if equals and option.startswith("--"):
-            whole.append(f"{option}={_whole(option, value)}")
-        else:
-            whole.append(_whole(whole[-1], argument) if whole else argument)
-    return whole
-
-
-def _whole(option: str, value: str) -> str:
-    name = option.removeprefix("--")
-    if not option.startswith("--") or name == "config" or not value.endswith(".yaml"):
-        return value
-    if not Path(value).is_file():  # here: jsonargparse would list every type that it tried
-        raise FileNotFoundError(f"there is no {value}, which {option} names")
-    if name in MERGED:
-        return value
-    said = yaml.safe_load(Path(value).read_text())
-    return json.dumps(completed(said)) if _has_class(said) else value
-
-
-def _has_class(said: Any) -> bool:
-    """Whether a fragment is an object, or a group of them as ``solver`` and ``solvers`` are."""
-    return isinstance(said, dict) and ("class_path" in said or any(map(_has_class, said.values())))
-
-
-def completed(said: Any) -> Any:
-    """A part of a fragment with the defaults of its classes for what it leaves out."""
-    if isinstance(said, list):
-        return [completed(part) for part in said]
-    if not isinstance(said, dict):
-        return said
-    parts = {name: completed(part) for name, part in said.items()}
-    if "class_path" in said:
-        parts["init_args"] = defaults(said["class_path"]) | parts.get("init_args", {})
-    return parts
-
-
-def defaults(class_path: str) -> dict[str, Any]:
-    """The plain default arguments of a class; none for a class that cannot be found, which the parser reports."""
-    module, _, name = class_path.rpartition(".")
-    try:
-        made = getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError):
-        return {}
-    parameters = inspect.signature(made).parameters.values()
-    return {p.name: p.default for p in parameters if p.default is None or isinstance(p.default, bool | int | float | str | tuple)}
 
 
 def leave_process_group() -> None:
@@ -293,27 +241,3 @@ def _logger(folder: Path, kind: type[Logger], *args: Any, **kwargs: Any) -> Logg
 
 def _has(callbacks: list[Callback], kind: type) -> bool:
     return any(isinstance(callback, kind) for callback in callbacks)
-
-
-def _short(message: str) -> str:
-    """An unknown option, or a number out of its range, as one line with its path; jsonargparse shows every type that it tried."""
-    if "No module named 'experiments" in message:
-        command = shlex.join(["python", "-m", "experiments", *sys.argv[1:]])
-        return f"this is a run of a baseline, which is no part of the package: type `{command}` in the root of the checkout"
-    option = re.findall(r"Option '([^']+)' is not accepted", message)
-    keys, owners = re.findall(r'Parser key "([^"]+)"', message), re.findall(r"given class_path '([^']+)'", message)
-    ranges = re.findall(r"Not of type \w+: (.+)", message)
-    if len(ranges) == 1 and keys:
-        return f"{'.'.join(keys)}: {ranges[0]}"
-    if not option or not keys or not owners:
-        return message
-    return f"{'.'.join(keys)}.{option[-1]}: {owners[-1]} has no option '{option[-1]}'"
-
-
-def _advised(error: Exception) -> str:
-    """The message of an error, with what to do about the few that do not say so themselves."""
-    message = " ".join(str(error).split())
-    if isinstance(error, MisconfigurationException) and "gpu" in message.lower():
-        count = torch.cuda.device_count()
-        message += f" This machine has {count} GPUs: choose trainer.accelerator and trainer.devices to match (conf/trainer/)."
-    return message

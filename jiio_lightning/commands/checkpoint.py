@@ -3,30 +3,117 @@
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities import rank_zero_info
+from torch import Tensor
+
+from jiio_lightning.archive import read_archive
+
+VERSION = "pytorch-lightning_version"
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The contents of a Lightning checkpoint, its tensors mapped from the file.
+UNTRAINED = "none"
+"""The --ckpt_path of a command that evaluates a fresh net on purpose."""
+LAST = "last.ckpt"
+
+PARTS = {
+    "epoch": int,
+    "global_step": int,
+    "loops": dict,
+    "callbacks": dict,
+    "optimizer_states": list,
+    "lr_schedulers": list,
+    VERSION: str,
+}
+"""What a checkpoint holds of the training besides its weights, and of which type."""
+
+
+def find_checkpoint(given: str | None, own: Path, resumes: bool) -> Path | None:
+    """The checkpoint that a command reads: a file, or one of the run's own by a word.
+
+    Args:
+        given: ``--ckpt_path``: a local path, ``last``, ``best`` (by the metric that a checkpoint callback of the run file monitors)
+            or ``none``.
+        own: the folder of the run's own checkpoints.
+        resumes: whether the command is ``fit``, which begins anew unless told otherwise; others take the run's own last one.
+
+    Returns:
+        None for a fresh net.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is not a checkpoint, or not a whole one.
+        ValueError: if it is an address, or the run has no checkpoint and none is named.
     """
+    if given == UNTRAINED or (given is None and resumes):
+        return None
+    if given is not None and "://" in given:
+        raise ValueError(f"--ckpt_path {given} is an address: checkpoints are read from local files only, fetch it first")
+    if given is None:
+        if not (own / LAST).is_file():
+            raise ValueError(
+                f"there are no weights: {own / LAST} is not there. Train by `jiio fit`, name a --ckpt_path, or take untrained "
+                f"weights by --ckpt_path {UNTRAINED}"
+            )
+        rank_zero_info(f"weights: {own / LAST}, the run's own (--ckpt_path names others)")
+    if given == "best":
+        return _best(read_checkpoint(own / LAST), own)
+    return own / LAST if given in (None, "last") else Path(given)
+
+
+def _best(last: Mapping[str, Any], own: Path) -> Path:
+    """What a checkpoint callback of the run that monitors a metric has kept."""
+    kept = [state for state in last.get("callbacks", {}).values() if isinstance(state, dict) and state.get("monitor")]
+    names = [Path(str(state["best_model_path"])).name for state in kept if state.get("best_model_path")]
+    if not names:
+        raise ValueError(f"the run in {own} kept no best checkpoint, none of its callbacks monitors a metric: take last")
+    return own / names[0]
+
+
+def read_checkpoint(path: str | Path, resumes: bool = False) -> dict[str, Any]:
+    """The contents of a Lightning checkpoint, its tensors mapped from the file. All commands read theirs here.
+
+    Args:
+        path: a local file.
+        resumes: whether it has to hold the state of a training run, not weights alone.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not a checkpoint, not a whole one, or has weights that are not finite.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: --ckpt_path names a file, such as checkpoints/{LAST} in a run's folder")
     if not path.is_file():
         raise FileNotFoundError(f"there is no checkpoint {path}: train one with `jiio fit`, or name another --ckpt_path")
-    try:  # weights_only: the pickle in a file of somebody else's could run any code
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{path} cannot be read as a checkpoint; it may be cut off or something else: name another") from error
+    checkpoint = read_archive(path, "a checkpoint")
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise ValueError(f"{path} is not a checkpoint of Lightning: it has no state_dict")
-    return checkpoint
+    _check_weights(path, checkpoint["state_dict"])
+    wrong = [name for name, kind in PARTS.items() if not isinstance(checkpoint.get(name, kind()), kind)]
+    missing = [name for name in PARTS if name not in checkpoint]
+    if wrong or (resumes and missing):
+        raise ValueError(
+            f"{path} holds weights but no state of a training run that could go on ({(wrong + missing)[0]}): "
+            "name a checkpoint that `jiio fit` wrote"
+        )
+    # Lightning asks for the version even where it only takes the weights
+    return {VERSION: pl.__version__} | checkpoint
+
+
+def _check_weights(path: Path, weights: Any) -> None:
+    if not isinstance(weights, dict) or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
+        raise ValueError(f"{path} is not a checkpoint of Lightning: its state_dict is not a mapping of tensors")
+    bad = [name for name, tensor in weights.items() if not bool(torch.isfinite(tensor).all())]
+    if bad:
+        raise ValueError(
+            f"{path} has weights that are not finite: {len(bad)} of {len(weights)} tensors, such as {bad[0]}. Its training "
+            "diverged: take an earlier checkpoint, or train again with a lower learning rate"
+        )
 
 
 def claim_file(path: Path) -> None:
