@@ -12,6 +12,7 @@ from typing import Any, NoReturn, TextIO
 
 import torch
 import yaml
+from lightning_fabric.plugins import CheckpointIO
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, ProgressBar
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, Namespace, SaveConfigCallback
@@ -20,7 +21,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from jiio_lightning.callbacks import AugmentedDEQSolver, FinalCheckpoint, JacobianRegularization, MetricsFile, StepProgress
-from jiio_lightning.commands.checkpoint import find_checkpoint, read_checkpoint
+from jiio_lightning.commands.checkpoint import CheckpointFiles, find_checkpoint, read_checkpoint
 from jiio_lightning.commands.dashboard import main as dashboard_main
 from jiio_lightning.commands.data import main as data_main
 from jiio_lightning.commands.trainer import JIIOTrainer
@@ -156,7 +157,10 @@ class JIIOCLI(LightningCLI):
             # a resumed fit adds its rows to those of the run that it goes on with
             resumed = self.config[self.subcommand].get("ckpt_path") is not None
             kwargs["logger"] = MetricsFile(self.folder, anew=self.subcommand == "fit" and not resumed)
-        kwargs |= {"callbacks": [*own, *callbacks], "default_root_dir": self.folder}
+        plugins = given.plugins if isinstance(given.plugins, list) else [given.plugins] if given.plugins else []
+        if not _has(plugins, CheckpointIO):
+            plugins = [CheckpointFiles(), *plugins]
+        kwargs |= {"callbacks": [*own, *callbacks], "plugins": plugins, "default_root_dir": self.folder}
         return super().instantiate_trainer(**kwargs)
 
     def after_fit(self) -> None:
@@ -239,5 +243,5 @@ def _logger(folder: Path, kind: type[Logger], *args: Any, **kwargs: Any) -> Logg
     return kind(*args, **kwargs)
 
 
-def _has(callbacks: list[Callback], kind: type) -> bool:
-    return any(isinstance(callback, kind) for callback in callbacks)
+def _has(parts: list[Any], kind: type) -> bool:
+    return any(isinstance(part, kind) for part in parts)

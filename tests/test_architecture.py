@@ -8,7 +8,7 @@ import pytest
 REPO = Path(__file__).parents[1]
 ORDER = (
     "randomness",
-    "archive",
+    "files",
     "core",
     "models",
     "starts",
@@ -23,7 +23,7 @@ ORDER = (
 )
 FACE = {"Augmented", "InnerProblem", "Joint", "Nested", "__version__"}
 """What the package itself exports."""
-LIGHTNING_FREE = {"randomness", "archive", "core", "models", "starts", "attacks"}
+LIGHTNING_FREE = {"randomness", "files", "core", "models", "starts", "attacks"}
 FILES = [path for folder in ("jiio_lightning", "experiments") for path in sorted((REPO / folder).rglob("*.py"))]
 
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 
-from jiio_lightning.archive import read_archive
+from jiio_lightning.files import read_tensors, whole_file
 
 VERSION = "pytorch-lightning_version"
 
@@ -90,7 +91,7 @@ def read_checkpoint(path: str | Path, resumes: bool = False) -> dict[str, Any]:
         raise ValueError(f"{path} is a folder: --ckpt_path names a file, such as checkpoints/{LAST} in a run's folder")
     if not path.is_file():
         raise FileNotFoundError(f"there is no checkpoint {path}: train one with `jiio fit`, or name another --ckpt_path")
-    checkpoint = read_archive(path, "a checkpoint")
+    checkpoint = read_tensors(path, "a checkpoint")
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise ValueError(f"{path} is not a checkpoint of Lightning: it has no state_dict")
     _check_weights(path, checkpoint["state_dict"])
@@ -132,9 +133,15 @@ def claim_file(path: Path) -> None:
 
 def write_checkpoint(checkpoint: Mapping[str, Any], path: Path) -> None:
     """Write a checkpoint whole or not at all."""
-    part = path.with_name(f"{path.name}.part")
-    try:
+    with whole_file(path) as part:
         torch.save(dict(checkpoint), part)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+
+
+class CheckpointFiles(TorchCheckpointIO):
+    """How the trainer writes and reads checkpoints, those of all its callbacks."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        write_checkpoint(checkpoint, Path(path))
+
+    def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        return read_checkpoint(path)
