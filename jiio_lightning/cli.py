@@ -8,27 +8,25 @@ import sys
 import warnings
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import Any
 
 import torch
-import yaml
 from lightning_fabric.plugins import CheckpointIO
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, ProgressBar
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, Namespace, SaveConfigCallback
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.trainer.states import TrainerFn
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from jiio_lightning.callbacks import AugmentedDEQSolver, FinalCheckpoint, JacobianRegularization, MetricsFile, StepProgress
 from jiio_lightning.commands.checkpoint import CheckpointFiles, find_checkpoint, read_checkpoint
 from jiio_lightning.commands.dashboard import main as dashboard_main
 from jiio_lightning.commands.data import main as data_main
-from jiio_lightning.commands.trainer import JIIOTrainer
+from jiio_lightning.commands.trainer import JIIOTrainer, check_options
 from jiio_lightning.core.inner import SolveError
 from jiio_lightning.data import DataError
-from jiio_lightning.fragments import allowing, check_classes, whole_fragments
-from jiio_lightning.messages import advised, short
+from jiio_lightning.fragments import allowing, check_values, whole_fragments
+from jiio_lightning.messages import BriefParser, advised, expected
 
 DESCRIPTION = """Train and evaluate tasks. Besides the subcommands below there are `jiio data`, which prepares, verifies and lists
 data sets, and `jiio dashboard`, which writes a Weights & Biases workspace; each has --help."""
@@ -74,18 +72,12 @@ class SaveRunConfig(SaveConfigCallback):
         (folder / f"{TrainerFn(stage).value}_config.yaml").write_text(text)
 
 
-class Parser(LightningArgumentParser):
-    """Says what is wrong with a command in a line or two; the hundreds of options are for ``--help``."""
-
-    def print_usage(self, file: TextIO | None = None) -> None:
-        """Nothing: jsonargparse prints all options above each error."""
+class Parser(BriefParser, LightningArgumentParser):
+    """Lightning's, which takes fragments for the arguments of commands too."""
 
     def add_method_arguments(self, theclass: type, themethod: str, *args: Any, **kwargs: Any) -> list[str]:
         """As in jsonargparse, and a command's argument may be the path of a fragment (--solvers conf/compare/adam.yaml)."""
         return super().add_method_arguments(theclass, themethod, *args, **{**kwargs, "sub_configs": True})
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        super().error(short(message) if self.exit_on_error else message, ex)
 
 
 class JIIOCLI(LightningCLI):
@@ -123,7 +115,11 @@ class JIIOCLI(LightningCLI):
         """Parse, name the run, and look at the checkpoint before any work begins."""
         super().parse_arguments(parser, args)
         given, resumes = self.config[self.config.subcommand], self.config.subcommand == "fit"
-        check_classes(given)
+        for group in ("trainer", "solver", "jacobian"):
+            if not isinstance(given[group], Namespace):
+                raise ValueError(f"{group}: {given[group]} is not a group of settings (`jiio fit --help` lists them)")
+        check_values(given)
+        check_options(given.trainer)
         given.name = _name(given)
         path = find_checkpoint(given.ckpt_path, self.folder / "checkpoints", resumes)
         given.ckpt_path = None if path is None else str(path)
@@ -204,8 +200,8 @@ def main(args: list[str] | None = None) -> int:
         return own[given[0]](given[1:])
     try:
         run(args)
-    except (DataError, SolveError, FileNotFoundError, ValueError, MisconfigurationException) as error:
-        if os.environ.get(DEBUG):
+    except Exception as error:
+        if os.environ.get(DEBUG) or not (isinstance(error, DataError | SolveError) or expected(error)):
             raise
         print(f"error: {advised(error)}", file=sys.stderr)
         return 1

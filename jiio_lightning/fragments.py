@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from math import isfinite
 from pathlib import Path
 from pydoc import locate
 from typing import Any
@@ -50,23 +51,29 @@ def may_import(path: str) -> bool:
     return any(f"{path}.".startswith(f"{module}.") for module in (*KNOWN, *_named))
 
 
-def check_classes(said: Any, key: str = "") -> None:
-    """Refuse, by a ValueError, a function where a configuration names a class: it would be called with the file's arguments."""
+def check_values(said: Any, key: str = "") -> None:
+    """Refuse, by a ValueError, what no option means: a function in the place of a class, which would be called with the arguments
+    of a run file, and a number that is not finite."""
     if isinstance(said, Namespace | dict):
         path = said.get("class_path")
         if isinstance(path, str) and not inspect.isclass(locate(path)):
             raise ValueError(f"{key}: {path} is not a class, and only classes can be named")
         for name, value in vars(said).items() if isinstance(said, Namespace) else said.items():
-            check_classes(value, f"{key}.{name}".lstrip("."))
+            check_values(value, f"{key}.{name}".lstrip("."))
     elif isinstance(said, list | tuple):
         for value in said:
-            check_classes(value, key)
+            check_values(value, key)
+    elif isinstance(said, float) and not isfinite(said):
+        raise ValueError(f"{key}: {said} is not a finite number")
     elif inspect.isroutine(said):
         raise ValueError(f"{key}: {said.__module__}.{said.__qualname__} is not a class, and only classes can be named")
 
 
-MERGED = ("config", "trainer", "data", "model", "ckpt_path")
+MERGED = ("config", "trainer", "data", "model")
 """Options whose files add to what is there; those of others take its place."""
+PATHS = ("trainer.default_root_dir", "ckpt_path", "out", "name")
+"""Options that name files themselves."""
+
 
 def whole_fragments(arguments: Sequence[str]) -> list[str]:
     """The same command with the YAML files of swapped objects replaced by all that they mean, as JSON.
@@ -87,7 +94,7 @@ def whole_fragments(arguments: Sequence[str]) -> list[str]:
 
 def _whole(option: str, value: str) -> str:
     name = option.removeprefix("--")
-    if not option.startswith("--") or name == "config" or not value.endswith(".yaml"):
+    if not option.startswith("--") or name in ("config", *PATHS) or not value.endswith(".yaml"):
         return value
     if not Path(value).is_file():  # here: jsonargparse would list every type that it tried
         raise FileNotFoundError(f"there is no {value}, which {option} names")

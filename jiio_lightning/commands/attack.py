@@ -49,7 +49,7 @@ def attack(
     trainer: Trainer,
     model: JIIOTask,
     datamodule: LightningDataModule,
-    ckpt_path: str,
+    ckpt_path: str | None = None,
     attack: str = "pgd,jiio",
     eps: float | None = None,
     n: PositiveInt | None = None,
@@ -58,7 +58,7 @@ def attack(
     """Attack a trained classifier on held-out images.
 
     Args:
-        ckpt_path: weights.
+        ckpt_path: weights; the run's own last ones unless given, or none for a fresh net.
         attack: one or several, separated by commas: pgd, pgd_strong, jiio (the run file's solver.test), autoattack,
             intermediate, or one of the run file's own_attacks.
         eps: radius of the ball; the run file's unless given.

@@ -38,8 +38,7 @@ def find_checkpoint(given: str | None, own: Path, resumes: bool) -> Path | None:
     """The checkpoint that a command reads: a file, or one of the run's own by a word.
 
     Args:
-        given: ``--ckpt_path``: a local path, ``last``, ``best`` (by the metric that a checkpoint callback of the run file monitors)
-            or ``none``.
+        given: ``--ckpt_path``: a local path, ``last``, ``best`` (by the metric that a checkpoint callback monitors) or ``none``.
         own: the folder of the run's own checkpoints.
         resumes: whether the command is ``fit``, which begins anew unless told otherwise; others take the run's own last one.
 

@@ -42,7 +42,7 @@ def sample(
     trainer: Trainer,
     model: LightningModule,
     datamodule: LightningDataModule,
-    ckpt_path: str,
+    ckpt_path: str | None = None,
     n: PositiveInt = 10_000,
     density: str = "gmm",
     out: str | None = None,
@@ -55,7 +55,7 @@ def sample(
     Latents are what the run file's own test solver finds (Generation) or the encoder's means (Autoencoding).
 
     Args:
-        ckpt_path: weights.
+        ckpt_path: weights; the run's own last ones unless given, or none for a fresh net.
         n: images to make.
         density: gmm (a mixture of 20 normal distributions), vae_gmm (C.2: a VAE of the latents and a mixture of its own) or
             prior (N(0, I), for VAEs).

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jsonargparse.typing import PositiveFloat, PositiveInt
+from jsonargparse.typing import NonNegativeFloat, PositiveFloat, PositiveInt
 from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
 
@@ -54,7 +54,7 @@ class Mixture(Density):
         ridge: added to the diagonal of each standardised covariance, for components of few latents.
     """
 
-    def __init__(self, components: PositiveInt = 20, ridge: float = 1e-6) -> None:
+    def __init__(self, components: PositiveInt = 20, ridge: NonNegativeFloat = 1e-6) -> None:
         self.components = components
         self.ridge = ridge
 
