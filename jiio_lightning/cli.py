@@ -155,7 +155,7 @@ class JIIOCLI(LightningCLI):
             kwargs["logger"] = MetricsFile(self.folder, anew=self.subcommand == "fit" and not resumed)
         plugins = given.plugins if isinstance(given.plugins, list) else [given.plugins] if given.plugins else []
         if not _has(plugins, CheckpointIO):
-            plugins = [CheckpointFiles(), *plugins]
+            plugins = [CheckpointFiles(resumes=self.subcommand == "fit"), *plugins]
         kwargs |= {"callbacks": [*own, *callbacks], "plugins": plugins, "default_root_dir": self.folder}
         return super().instantiate_trainer(**kwargs)
 

@@ -71,12 +71,11 @@ def read_tensors(path: Path, kind: str) -> Any:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            # stored members only: a compressed one, which torch never writes, could be of any size
-            stored = all(member.compress_type == zipfile.ZIP_STORED for member in archive.infolist())
+            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                raise ValueError("it is compressed, which torch never does, and could be of any size")
             # torch maps the file, and would not see a flipped bit
-            damaged = archive.testzip() if stored else None
-        if damaged is not None or not stored:
-            raise ValueError("it is damaged: its checksums differ")
+            if archive.testzip() is not None:
+                raise ValueError("it is damaged, its checksums differ")
         # weights_only: the pickle in a file of somebody else's could run any code
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # any: what a damaged file does is not known

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from jiio_lightning.cli import completed, whole_fragments
+from jiio_lightning.fragments import completed, whole_fragments
 
 REPO = Path(__file__).parents[1]
 

@@ -22,17 +22,6 @@ UNTRAINED = "none"
 """The --ckpt_path of a command that evaluates a fresh net on purpose."""
 LAST = "last.ckpt"
 
-PARTS = {
-    "epoch": int,
-    "global_step": int,
-    "loops": dict,
-    "callbacks": dict,
-    "optimizer_states": list,
-    "lr_schedulers": list,
-    VERSION: str,
-}
-"""What a checkpoint holds of the training besides its weights, and of which type."""
-
 
 def find_checkpoint(given: str | None, own: Path, resumes: bool) -> Path | None:
     """The checkpoint that a command reads: a file, or one of the run's own by a word.
@@ -94,20 +83,36 @@ def read_checkpoint(path: str | Path, resumes: bool = False) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise ValueError(f"{path} is not a checkpoint of Lightning: it has no state_dict")
     _check_weights(path, checkpoint["state_dict"])
-    wrong = [name for name, kind in PARTS.items() if not isinstance(checkpoint.get(name, kind()), kind)]
-    missing = [name for name in PARTS if name not in checkpoint]
-    if wrong or (resumes and missing):
+    if resumes and not _resumable(checkpoint):
         raise ValueError(
-            f"{path} holds weights but no state of a training run that could go on ({(wrong + missing)[0]}): "
-            "name a checkpoint that `jiio fit` wrote"
+            f"{path} holds weights but no state of a training run that could go on: name a checkpoint that `jiio fit` wrote"
         )
-    # Lightning asks for the version even where it only takes the weights
-    return {VERSION: pl.__version__} | checkpoint
+    return checkpoint
+
+
+def _resumable(checkpoint: Mapping[str, Any]) -> bool:
+    match checkpoint:
+        case {
+            "pytorch-lightning_version": str(version),
+            "epoch": int(),
+            "global_step": int(),
+            "loops": {"fit_loop": dict()},
+            "callbacks": dict(callbacks),
+            "optimizer_states": [{"state": dict(), "param_groups": [dict(), *_]}, *_],
+            "lr_schedulers": list(schedules),
+        }:
+            return version.startswith("2.") and all(isinstance(state, dict) for state in (*callbacks.values(), *schedules))
+    return False
+
+
+def _is_weight(name: Any, tensor: Any) -> bool:
+    dense = isinstance(tensor, Tensor) and tensor.layout is torch.strided and tensor.device.type == "cpu"
+    return isinstance(name, str) and dense and not (tensor.is_complex() or tensor.is_quantized)
 
 
 def _check_weights(path: Path, weights: Any) -> None:
-    if not isinstance(weights, dict) or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
-        raise ValueError(f"{path} is not a checkpoint of Lightning: its state_dict is not a mapping of tensors")
+    if not isinstance(weights, dict) or not all(map(_is_weight, weights, weights.values())):
+        raise ValueError(f"{path} is not a checkpoint of Lightning: its state_dict is not a mapping of names to real tensors")
     bad = [name for name, tensor in weights.items() if not bool(torch.isfinite(tensor).all())]
     if bad:
         raise ValueError(
@@ -137,10 +142,19 @@ def write_checkpoint(checkpoint: Mapping[str, Any], path: Path) -> None:
 
 
 class CheckpointFiles(TorchCheckpointIO):
-    """How the trainer writes and reads checkpoints, those of all its callbacks."""
+    """How the trainer writes and reads checkpoints, those of all its callbacks.
+
+    Args:
+        resumes: whether it goes on with a training run; else it takes the weights alone.
+    """
+
+    def __init__(self, resumes: bool = True) -> None:
+        self.resumes = resumes
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         write_checkpoint(checkpoint, Path(path))
 
     def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        return read_checkpoint(path)
+        checkpoint = read_checkpoint(path, self.resumes)
+        # Lightning looks into the state of the training, and at its own version, even where it only needs the weights
+        return checkpoint if self.resumes else {"state_dict": checkpoint["state_dict"], VERSION: pl.__version__}
