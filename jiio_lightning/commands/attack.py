@@ -15,6 +15,7 @@ from jsonargparse.typing import PositiveInt
 from pytorch_lightning import LightningDataModule, Trainer
 from rich.table import Table
 from torch import Tensor
+from tqdm import tqdm
 
 from jiio_lightning.attacks.named import CLEAN
 from jiio_lightning.attacks.threat import ThreatModel
@@ -100,7 +101,7 @@ def attack(
 def measure(task: AdversarialTraining, batches: Sequence[Any], name: str) -> tuple[Robustness, dict[str, Tensor]]:
     """One attack on all batches; the arrays have a row a sample: image, label, index, delta (as images) and logits."""
     began = time.perf_counter()
-    outcomes = [task.attacked(batch, (name,)) for batch in batches]
+    outcomes = [task.attacked(batch, (name,)) for batch in tqdm(batches, desc=name, unit="batch")]
     seconds = time.perf_counter() - began
     parts = [metrics(outcome) for outcome in outcomes]
     # rows of all samples, not means of batches: the last batch may be smaller, and the interval is of samples

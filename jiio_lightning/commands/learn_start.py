@@ -133,7 +133,7 @@ def _examples(model: JIIOTask, batch: Any, most: int) -> dict[str, Tensor]:
 def costs(model: JIIOTask, batches: Iterable[Any]) -> tuple[float, float]:
     """Mean feasible cost where training starts and at the learned start, over batches that it has not been fitted to."""
     rows: list[Tensor] = []
-    for batch in batches:
+    for batch in tqdm(batches, desc="judge", unit="batch"):
         with cached_weights(model):
             problem, places = model.problem(batch), starts(model, batch)
             for v in (places["training"](), places["learned"]()):

@@ -79,6 +79,7 @@ def sample(
     # after load: a checkpoint that cannot be used leaves earlier samples as they are
     folder = claim(Path(trainer.default_root_dir) / "samples" if out is None else Path(out))
     found = _training_latents(model, datamodule.dataset("train"), latents, batch_size)
+    rank_zero_info(f"density: {density}, to be fitted to {len(found)} latents (minutes for thousands of wide ones)")
     fitted = KINDS[density]().fit(found, seed)
     fitted.save(folder / DENSITY)
     write_images(model, fitted.sample(n, seed), folder, batch_size)

@@ -10,6 +10,7 @@ import torch
 from jsonargparse.typing import NonNegativeFloat, PositiveFloat, PositiveInt
 from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
+from tqdm import tqdm
 
 
 class Density(ABC):
@@ -172,7 +173,7 @@ class VAEMixture(Density):
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, total_steps=self.steps)
         size = min(self.batch_size, len(standard))
         with torch.enable_grad():
-            for _ in range(self.steps):
+            for _ in tqdm(range(self.steps), desc="density", unit="step"):
                 rows = torch.randint(len(standard), (size,), generator=generator)
                 optimizer.zero_grad()
                 self.vae.loss(standard[rows], generator).backward()
