@@ -29,7 +29,8 @@ from jiio_lightning.fragments import allowing, check_values, whole_fragments
 from jiio_lightning.messages import BriefParser, advised, expected
 
 DESCRIPTION = """Train and evaluate tasks. Besides the subcommands below there are `jiio data`, which prepares, verifies and lists
-data sets, and `jiio dashboard`, which writes a Weights & Biases workspace; each has --help."""
+data sets, and `jiio dashboard`, which writes a Weights & Biases workspace; each has --help.
+`--allow MODULE` lets run files name classes of a module of your own."""
 
 MOVED = {
     "front": "jiio compare --solvers ...",
