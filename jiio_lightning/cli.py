@@ -25,6 +25,7 @@ from jiio_lightning.commands.data import main as data_main
 from jiio_lightning.commands.trainer import JIIOTrainer, check_options
 from jiio_lightning.core.inner import SolveError
 from jiio_lightning.data import DataError
+from jiio_lightning.files import check_place
 from jiio_lightning.fragments import allowing, check_values, whole_fragments
 from jiio_lightning.messages import BriefParser, advised, expected
 
@@ -126,6 +127,7 @@ class JIIOCLI(LightningCLI):
         given.ckpt_path = None if path is None else str(path)
         if path is not None:
             read_checkpoint(path, resumes)
+        check_place(self.folder)
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: Lightning would change the run by what a checkpoint says of its model."""

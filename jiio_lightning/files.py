@@ -50,6 +50,15 @@ def write_text(path: Path, text: str) -> None:
         part.write_text(text)
 
 
+def check_place(folder: Path) -> None:
+    """Refuse, by a ValueError, a folder in which nothing could be written: now, not after the work."""
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise ValueError(f"nothing can be written in {folder}: {there} is a file")
+    if not os.access(there, os.W_OK):
+        raise ValueError(f"nothing can be written in {folder}: there is no permission to write in {there}")
+
+
 def flush(path: Path) -> None:
     """Have the disk hold a file or a folder before a rename says that it does."""
     handle = os.open(path, os.O_RDONLY)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,7 @@ def test_a_value_that_an_option_cannot_have(jiio, capsys, option, wanted):
         ("--trainer.gradient_clip_val=-1", "trainer.gradient_clip_val is -1: a norm is not negative"),
         ("--trainer.overfit_batches=2", "trainer.overfit_batches is 2: batches are drawn whole: set data.train_limit instead"),
         ("--trainer.inference_mode=true", "trainer.inference_mode is True: the inner solve needs gradients in evaluation too"),
-        ("--trainer.default_root_dir=tiny.yaml/x", "tiny.yaml"),
+        ("--trainer.default_root_dir=tiny.yaml/x", "nothing can be written in tiny.yaml/x: "),
     ],
 )
 def test_a_setting_that_no_run_can_have(jiio, capsys, option, wanted):
@@ -96,3 +97,11 @@ def test_what_a_user_meets_is_told_from_a_fault_of_the_program():
 def test_a_message_has_no_addresses_of_memory():
     assert short("cannot use <Thing object at 0x7f3a12b4c5d0>") == "cannot use <Thing object>"
     assert advised(IsADirectoryError(21, "Is a directory", "runs")) == "runs: Is a directory"
+
+
+@pytest.mark.parametrize("command", ["fit", "test", "compare"])
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(jiio, capsys, checkpoint, monkeypatch, command):
+    real = os.access  # as for a user who is not root
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK and real(path, mode))
+    assert jiio(command, "--config", "tiny.yaml", "--ckpt_path", checkpoint) == 1
+    assert error(capsys).startswith("nothing can be written in runs/tiny: there is no permission to write in")

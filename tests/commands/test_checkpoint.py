@@ -8,11 +8,15 @@ import random
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from jiio_lightning.commands.checkpoint import CheckpointFiles, find_checkpoint, read_checkpoint
-from jiio_lightning.metrics.extractors import TrainedFeatures
+from jiio_lightning.data import DataError, Digits
+from jiio_lightning.data.omniglot import from_arrays
+from jiio_lightning.metrics.extractors import Inception, TrainedFeatures
+from jiio_lightning.metrics.frechet import Statistics
 from tests.conftest import metrics
 from tests.test_cli import error
 
@@ -103,6 +107,25 @@ def test_no_file_that_is_read_is_unpickled(jiio, contents, capsys):
     assert jiio("test", "--config", "tiny.yaml", "--ckpt_path", "old.ckpt", "--weights_only", "false") == 2
     with pytest.raises(ValueError, match="holds more than tensors"):
         _ = TrainedFeatures(str(written({"settings": Hostile()}))).metric
+    assert not Path("HERE").exists()
+
+
+def test_no_array_is_unpickled(tmp_path):
+    """Of a prepared set, of originals, of a reference; Inception's weights are a pickle, and are known by their hash."""
+    objects = np.array([Hostile()], dtype=object)
+    data = Digits(root=str(tmp_path))
+    data.prepare_data()
+    np.save(tmp_path / data.name / "labels.npy", objects)
+    np.savez(tmp_path / "objects.npz", images=objects, mean=objects, key=objects)
+    (tmp_path / "inception.pth").write_bytes(pickle.dumps(Hostile()))
+    with pytest.raises(DataError, match="labels.npy is damaged"):
+        data.setup()
+    with pytest.raises(DataError, match="no readable array"):
+        from_arrays(tmp_path / "objects.npz")
+    with pytest.raises(ValueError, match="no reference statistics"):
+        Statistics.load(tmp_path / "objects.npz", {})
+    with pytest.raises(ValueError, match="was not loaded: its SHA-256"):
+        Inception(str(tmp_path / "inception.pth"))(torch.zeros(1, 3, 8, 8))
     assert not Path("HERE").exists()
 
 
