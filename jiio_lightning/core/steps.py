@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
-from jsonargparse.typing import NonNegativeInt, PositiveFloat
+from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat
 from torch import Tensor
 
 
@@ -129,7 +129,7 @@ class StepRule(ABC):
         (tensor([[-0.5000, -0.1000]]), None)
     """
 
-    def __init__(self, size: PositiveFloat, schedule: Schedule | None = None) -> None:
+    def __init__(self, size: NonNegativeFloat, schedule: Schedule | None = None) -> None:
         self.size = size
         self.schedule = Constant() if schedule is None else schedule
 
@@ -211,7 +211,7 @@ class Adam(StepRule):
     """
 
     def __init__(
-        self, size: PositiveFloat = 0.1, betas: tuple[float, float] = (0.9, 0.999), schedule: Schedule | None = None
+        self, size: NonNegativeFloat = 0.1, betas: tuple[float, float] = (0.9, 0.999), schedule: Schedule | None = None
     ) -> None:
         super().__init__(size, schedule)
         self.betas = betas
@@ -254,7 +254,7 @@ class SelfScaled(StepRule):
         [[-0.848528, -1.131371]]
     """
 
-    def __init__(self, size: PositiveFloat = 1.0, forget: float = 1.0, schedule: Schedule | None = None) -> None:
+    def __init__(self, size: NonNegativeFloat = 1.0, forget: float = 1.0, schedule: Schedule | None = None) -> None:
         if not 0 < forget <= 1:
             raise ValueError(f"SelfScaled needs 0 < forget <= 1, got {forget}")
         super().__init__(size, Cosine() if schedule is None else schedule)
