@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import inspect
-import json
 import logging
 import os
-import re
-import shlex
 import signal
 import sys
 import warnings
-from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import cached_property, partial
-from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NoReturn, TextIO
+from typing import Any
 
 import torch
-import yaml
 from lightning_fabric.plugins import CheckpointIO
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, ProgressBar
@@ -28,7 +21,7 @@ from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCL
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_only
-from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from jiio_lightning.callbacks import (
     AugmentedDEQSolver,
@@ -40,18 +33,21 @@ from jiio_lightning.callbacks import (
     SameRun,
     StepProgress,
 )
-from jiio_lightning.commands.checkpoint import CheckpointFiles, read_checkpoint
+from jiio_lightning.commands.checkpoint import CheckpointFiles, find_checkpoint, read_checkpoint
 from jiio_lightning.commands.dashboard import main as dashboard_main
 from jiio_lightning.commands.data import main as data_main
 from jiio_lightning.commands.provenance import resuming
 from jiio_lightning.commands.run_folder import CHECKPOINTS, check_free, held, old_checkpoints
-from jiio_lightning.commands.trainer import JIIOTrainer
+from jiio_lightning.commands.trainer import JIIOTrainer, check_options
 from jiio_lightning.core.inner import SolveError
 from jiio_lightning.data import DataError
-from jiio_lightning.files import write_text
+from jiio_lightning.files import check_place, write_text
+from jiio_lightning.fragments import allowing, check_values, whole_fragments
+from jiio_lightning.messages import BriefParser, advised, expected
 
 DESCRIPTION = """Train and evaluate tasks. Besides the subcommands below there are `jiio data`, which prepares, verifies and lists
-data sets, and `jiio dashboard`, which writes a Weights & Biases workspace; each has --help."""
+data sets, and `jiio dashboard`, which writes a Weights & Biases workspace; each has --help.
+`--allow MODULE` lets run files name classes of a module of your own."""
 
 MOVED = {
     "front": "jiio compare --solvers ...",
@@ -74,9 +70,6 @@ IRRELEVANT = (
 """Warnings of libraries that do not concern the user."""
 LOGGERS = ("pytorch_lightning.utilities.rank_zero", "lightning.pytorch.utilities.rank_zero", "pytorch_lightning")
 """They advertise."""
-
-MERGED = ("config", "trainer", "data", "model", "ckpt_path")
-"""Options whose files add to what is there; those of others take its place."""
 
 DEFAULTS = {
     "trainer.max_epochs": -1,  # a run's length is trainer.max_steps
@@ -105,18 +98,12 @@ class SaveRunConfig(SaveConfigCallback):
         write_text(Path(trainer.default_root_dir) / f"{TrainerFn(stage).value}_config.yaml", text)
 
 
-class Parser(LightningArgumentParser):
-    """Says what is wrong with a command in a line or two; the hundreds of options are for ``--help``."""
-
-    def print_usage(self, file: TextIO | None = None) -> None:
-        """Nothing: jsonargparse prints all options above each error."""
+class Parser(BriefParser, LightningArgumentParser):
+    """Lightning's, which takes fragments for the arguments of commands too."""
 
     def add_method_arguments(self, theclass: type, themethod: str, *args: Any, **kwargs: Any) -> list[str]:
         """As in jsonargparse, and a command's argument may be the path of a fragment (--solvers conf/compare/adam.yaml)."""
         return super().add_method_arguments(theclass, themethod, *args, **{**kwargs, "sub_configs": True})
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        super().error(_short(message) if self.exit_on_error else message, ex)
 
 
 class JIIOCLI(LightningCLI):
@@ -150,16 +137,28 @@ class JIIOCLI(LightningCLI):
     def subcommands() -> dict[str, set[str]]:
         """Lightning's commands, and the trainer's own."""
         own = ("compare", "attack", "sample", "learn_start")
-        return LightningCLI.subcommands() | {name: {"model", "datamodule"} for name in own}
+        # weights_only: false would unpickle anything
+        given = {name: skipped | {"weights_only"} for name, skipped in LightningCLI.subcommands().items()}
+        return given | {name: {"model", "datamodule"} for name in own}
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse, name the run, and look at the checkpoint before any work begins."""
         super().parse_arguments(parser, args)
-        given = self.config[self.config.subcommand]
+        given, resumes = self.config[self.config.subcommand], self.config.subcommand == "fit"
+        for group in ("trainer", "solver", "jacobian"):
+            if not isinstance(given[group], Namespace):
+                raise ValueError(f"{group}: {given[group]} is not a group of settings (`jiio fit --help` lists them)")
+        check_values(given)
+        check_options(given.trainer)
         given.name = _name(given)
-        path = given.get("ckpt_path")
-        if path is not None and Path(path).suffix:  # else one of Lightning's words: best, last, hpc
-            read_checkpoint(Path(path))
+        path = find_checkpoint(given.ckpt_path, self.folder / "checkpoints", resumes)
+        given.ckpt_path = None if path is None else str(path)
+        if path is not None:
+            read_checkpoint(path, resumes)
+        check_place(self.folder)
+
+    def _parse_ckpt_path(self) -> None:
+        """Nothing: Lightning would change the run by what a checkpoint says of its model."""
 
     @property
     def folder(self) -> Path:
@@ -206,7 +205,7 @@ class JIIOCLI(LightningCLI):
             kwargs["logger"] = MetricsFile(self.target, anew=self.subcommand == "fit" and not resumed)
         plugins = given.plugins if isinstance(given.plugins, list) else [given.plugins] if given.plugins else []
         if not _has(plugins, CheckpointIO):
-            plugins = [CheckpointFiles(), *plugins]
+            plugins = [CheckpointFiles(resumes=self.subcommand == "fit"), *plugins]
         kwargs |= {"callbacks": [*own, *callbacks], "plugins": plugins, "default_root_dir": self.target}
         return super().instantiate_trainer(**kwargs)
 
@@ -236,6 +235,11 @@ class JIIOCLI(LightningCLI):
 def run(args: list[str] | None = None) -> JIIOCLI:
     """Execute a command of the application and return it with its trainer, model and data. Raises what goes wrong."""
     quieten()
+    with allowing(sys.argv[1:] if args is None else args) as allowed:
+        return _run(whole_fragments(allowed))
+
+
+def _run(args: list[str]) -> JIIOCLI:
     return JIIOCLI(
         trainer_class=JIIOTrainer,
         save_config_callback=SaveRunConfig,
@@ -246,7 +250,7 @@ def run(args: list[str] | None = None) -> JIIOCLI:
         auto_configure_optimizers=False,
         parser_class=Parser,
         parser_kwargs={"prog": "jiio", "description": DESCRIPTION},
-        args=whole_fragments(sys.argv[1:] if args is None else args),
+        args=args,
     )
 
 
@@ -262,10 +266,10 @@ def main(args: list[str] | None = None) -> int:
         return own[given[0]](given[1:])
     try:
         run(args)
-    except (DataError, SolveError, FileNotFoundError, ValueError, MisconfigurationException) as error:
-        if os.environ.get(DEBUG):
+    except Exception as error:
+        if os.environ.get(DEBUG) or not (isinstance(error, DataError | SolveError) or expected(error)):
             raise
-        print(f"error: {_advised(error)}", file=sys.stderr)
+        print(f"error: {advised(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
@@ -280,63 +284,6 @@ def quieten() -> None:
         logging.getLogger(name).addFilter(lambda record: "Tip:" not in record.getMessage())
     for message in IRRELEVANT:
         warnings.filterwarnings("ignore", message=message)
-
-
-def whole_fragments(arguments: Sequence[str]) -> list[str]:
-    """The same command with the YAML files of swapped objects replaced by all that they mean, as JSON.
-
-    jsonargparse merges: a class that is swapped keeps every old argument that the new one also has. A fragment would then mean
-    something else on each run file (PGD with the joint method's schedule of steps, a net with another one's downscale). So what a
-    fragment does not say is filled in with the defaults of its classes before it is parsed.
-    """
-    whole: list[str] = []
-    for argument in arguments:
-        option, equals, value = argument.partition("=")
-        if equals and option.startswith("--"):
-            whole.append(f"{option}={_whole(option, value)}")
-        else:
-            whole.append(_whole(whole[-1], argument) if whole else argument)
-    return whole
-
-
-def _whole(option: str, value: str) -> str:
-    name = option.removeprefix("--")
-    if not option.startswith("--") or name == "config" or not value.endswith(".yaml"):
-        return value
-    if not Path(value).is_file():  # here: jsonargparse would list every type that it tried
-        raise FileNotFoundError(f"there is no {value}, which {option} names")
-    if name in MERGED:
-        return value
-    said = yaml.safe_load(Path(value).read_text())
-    return json.dumps(completed(said)) if _has_class(said) else value
-
-
-def _has_class(said: Any) -> bool:
-    """Whether a fragment is an object, or a group of them as ``solver`` and ``solvers`` are."""
-    return isinstance(said, dict) and ("class_path" in said or any(map(_has_class, said.values())))
-
-
-def completed(said: Any) -> Any:
-    """A part of a fragment with the defaults of its classes for what it leaves out."""
-    if isinstance(said, list):
-        return [completed(part) for part in said]
-    if not isinstance(said, dict):
-        return said
-    parts = {name: completed(part) for name, part in said.items()}
-    if "class_path" in said:
-        parts["init_args"] = defaults(said["class_path"]) | parts.get("init_args", {})
-    return parts
-
-
-def defaults(class_path: str) -> dict[str, Any]:
-    """The plain default arguments of a class; none for a class that cannot be found, which the parser reports."""
-    module, _, name = class_path.rpartition(".")
-    try:
-        made = getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError):
-        return {}
-    parameters = inspect.signature(made).parameters.values()
-    return {p.name: p.default for p in parameters if p.default is None or isinstance(p.default, bool | int | float | str | tuple)}
 
 
 def leave_process_group() -> None:
@@ -362,27 +309,3 @@ def _logger(folder: Path, kind: type[Logger], *args: Any, **kwargs: Any) -> Logg
 
 def _has(parts: list[Any], kind: type) -> bool:
     return any(isinstance(part, kind) for part in parts)
-
-
-def _short(message: str) -> str:
-    """An unknown option, or a number out of its range, as one line with its path; jsonargparse shows every type that it tried."""
-    if "No module named 'experiments" in message:
-        command = shlex.join(["python", "-m", "experiments", *sys.argv[1:]])
-        return f"this is a run of a baseline, which is no part of the package: type `{command}` in the root of the checkout"
-    option = re.findall(r"Option '([^']+)' is not accepted", message)
-    keys, owners = re.findall(r'Parser key "([^"]+)"', message), re.findall(r"given class_path '([^']+)'", message)
-    ranges = re.findall(r"Not of type \w+: (.+)", message)
-    if len(ranges) == 1 and keys:
-        return f"{'.'.join(keys)}: {ranges[0]}"
-    if not option or not keys or not owners:
-        return message
-    return f"{'.'.join(keys)}.{option[-1]}: {owners[-1]} has no option '{option[-1]}'"
-
-
-def _advised(error: Exception) -> str:
-    """The message of an error, with what to do about the few that do not say so themselves."""
-    message = " ".join(str(error).split())
-    if isinstance(error, MisconfigurationException) and "gpu" in message.lower():
-        count = torch.cuda.device_count()
-        message += f" This machine has {count} GPUs: choose trainer.accelerator and trainer.devices to match (conf/trainer/)."
-    return message

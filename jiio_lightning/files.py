@@ -1,12 +1,18 @@
-"""Results are written whole or not at all: beside their place, on the disk, then renamed. The old one stays until then."""
+"""Results are written whole or not at all: beside their place, on the disk, then renamed. The old one stays until then. Tensors
+are read as tensors: their checksums first, and nothing in a file is ever run."""
 
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import torch
 
 PART = ".part-"
 """How the names of files that are being written begin; one that a killed process has left can go."""
@@ -78,6 +84,15 @@ def write_text(path: Path, text: str) -> None:
         part.write_text(text)
 
 
+def check_place(folder: Path) -> None:
+    """Refuse, by a ValueError, a folder in which nothing could be written: now, not after the work."""
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise ValueError(f"nothing can be written in {folder}: {there} is a file")
+    if not os.access(there, os.W_OK):
+        raise ValueError(f"nothing can be written in {folder}: there is no permission to write in {there}")
+
+
 def flush(path: Path) -> None:
     """Have the disk hold a file or a folder before a rename says that it does."""
     handle = os.open(path, os.O_RDONLY)
@@ -85,3 +100,32 @@ def flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def read_tensors(path: Path, kind: str) -> Any:
+    """What ``torch.save`` wrote, its tensors mapped from the file.
+
+    Args:
+        path: the file.
+        kind: what it should be, for the message: "a checkpoint".
+
+    Raises:
+        ValueError: if it is damaged, cut off or something else, or holds more than tensors and plain data.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                raise ValueError("it is compressed, which torch never does, and could be of any size")
+            # torch maps the file, and would not see a flipped bit
+            if archive.testzip() is not None:
+                raise ValueError("it is damaged, its checksums differ")
+        # weights_only: the pickle in a file of somebody else's could run any code
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # any: what a damaged file does is not known
+        raise ValueError(f"{path} cannot be read as {kind}: {_reason(error)}; name another") from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, pickle.UnpicklingError) and "global" in str(error).lower():
+        return "it holds more than tensors and plain data, which could run code and is never loaded"
+    return str(error) if type(error) is ValueError else "it is cut off, damaged or something else"

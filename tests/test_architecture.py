@@ -9,6 +9,7 @@ REPO = Path(__file__).parents[1]
 ORDER = (
     "randomness",
     "files",
+    "messages",
     "core",
     "models",
     "starts",
@@ -18,6 +19,7 @@ ORDER = (
     "data",
     "callbacks",
     "commands",
+    "fragments",
     "cli",
     "experiments",
 )

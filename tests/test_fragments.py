@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
-from jiio_lightning.cli import completed, whole_fragments
+from jiio_lightning.fragments import completed, whole_fragments
 
 REPO = Path(__file__).parents[1]
 
@@ -65,3 +66,106 @@ def test_nested_objects_are_completed():
     }
     made = json.loads(json.dumps(completed(said)))["init_args"]
     assert made["step"]["init_args"] == {"size": 1.0, "forget": 1.0, "schedule": None} and made["method"] is None
+
+
+# what can be named
+
+OWN = """\
+import pathlib
+import pytorch_lightning as pl
+pathlib.Path("HERE").touch()
+class Own(pl.Callback):
+    pass
+def make() -> pl.Callback:
+    raise AssertionError("called")
+"""
+"""A module beside the run file that leaves a trace when it is imported."""
+
+
+@pytest.fixture
+def own(jiio, tmp_path, monkeypatch) -> None:
+    Path("own.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    sys.modules.pop("own", None)
+
+
+def forms(class_path: str) -> dict[str, list[str]]:
+    """Ways to name a class: on the command line, in run files and fragments, within other objects."""
+    config = yaml.safe_load(Path("tiny.yaml").read_text())
+    named = {"class_path": class_path}
+    files = {
+        "run.yaml": config | {"trainer": config["trainer"] | {"callbacks": [named]}},
+        "model.yaml": config | {"model": named},
+        "solver.yaml": {"train": named, "test": named},
+        "nested.yaml": {"class_path": "jiio_lightning.core.Joint", "init_args": {"step": named}},
+        "net.yaml": named,
+    }
+    for name, contents in files.items():
+        Path(name).write_text(yaml.safe_dump(contents))
+    return {
+        "an option": [f"--trainer.callbacks+={class_path}"],
+        "the model": ["--model", class_path],
+        "a class path": [f"--model.net.class_path={class_path}"],
+        "json": [f"--solver.test={json.dumps(named)}"],
+        "help": [f"--model.help={class_path}"],
+        "a fragment": ["--solver", "solver.yaml"],
+        "a fragment and the help": ["--solver", "solver.yaml", "--help"],
+        "within a fragment": ["--solver.test", "nested.yaml"],
+        "a net": ["--model.net", "net.yaml"],
+        "a run file": ["--config", "run.yaml"],
+        "a run file and the help": ["--config", "model.yaml", "--help"],
+    }
+
+
+@pytest.mark.parametrize("form", range(11))
+def test_a_class_of_another_module_is_not_imported(jiio, own, capsys, form):
+    """Running a file of somebody else's must not be a matter of reading it."""
+    _, words = list(forms("own.Own").items())[form]
+    status = jiio("fit", "--config", "tiny.yaml", *words)
+    text = capsys.readouterr()
+    assert not Path("HERE").exists()
+    if "--help" not in words:  # which may come before the parser looks at the class
+        message = text.err.partition("error: ")[2].strip()
+        assert status == 2 and "own.Own is code that a run file may not name: if you trust it, add --allow own" in message
+        assert len(message.splitlines()) == 1
+
+
+def test_a_module_is_allowed_by_its_name(jiio, own, capsys):
+    words = ("--config", "tiny.yaml", "--trainer.callbacks+=own.Own", "--print_config")
+    for allowed in (("--allow", "own"), ("--allow=own",)):
+        assert jiio("fit", *allowed, *words) == 0 and Path("HERE").exists()
+    assert jiio("fit", *words) == 2, "for one command"
+    Path("tiny.yaml").write_text(Path("tiny.yaml").read_text() + "allow: own\n")
+    assert jiio("fit", *words) == 2, "not by a run file"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "os.system",
+        "subprocess.Popen",
+        "builtins.eval",
+        "jiio_lightning.cli.os.system",
+        "torch.os.system",
+        "numpy.load",
+        "lightning.X",
+    ],
+)
+def test_what_is_reached_through_another_module_is_not_known(jiio, capsys, path):
+    assert jiio("fit", "--config", "tiny.yaml", f"--trainer.callbacks+={path}") == 2
+    message = capsys.readouterr().err.partition("error: ")[2]
+    assert "is code that a run file may not name" in message
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--allow", "own", "--trainer.callbacks+=own.make"),
+        ("--trainer.callbacks+=pytorch_lightning.callbacks.LambdaCallback", "--trainer.callbacks.on_fit_start=torch.hub.load"),
+    ],
+)
+def test_a_function_is_no_class(jiio, own, capsys, words):
+    """It would be called with the arguments that the run file gives."""
+    assert jiio("fit", "--config", "tiny.yaml", *words) == 1
+    assert "is not a class, and only classes can be named" in capsys.readouterr().err

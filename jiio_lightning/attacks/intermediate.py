@@ -37,7 +37,7 @@ class IntermediateStates(Attack):
         size: PositiveFloat = 0.2,
         unroll: PositiveInt = 8,
         first: PositiveInt = 4,
-        damping: float = 1.0,
+        damping: PositiveFloat = 1.0,
         restarts: PositiveInt = 1,
     ) -> None:
         super().__init__(restarts)

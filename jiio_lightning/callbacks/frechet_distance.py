@@ -12,6 +12,7 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities import move_data_to_device, rank_zero_info
 from torch import Tensor
+from tqdm import tqdm
 
 from jiio_lightning.callbacks.gathering import gather_rows
 from jiio_lightning.data import ImageBatch
@@ -122,7 +123,9 @@ class FrechetDistance(Callback):
         path = self.reference / f"{self.extractor.metric}_{data.name}_{self.split}_{len(dataset)}.npz"
         if path.is_file():
             return Statistics.load(path, key)
-        features = [self.extractor(batch.image).cpu() for batch in _walk(dataset, len(dataset), self.batch_size, device)]
+        features = [
+            self.extractor(batch.image).cpu() for batch in _walk("reference", dataset, len(dataset), self.batch_size, device)
+        ]
         statistics = Statistics.of(torch.cat(features).numpy())
         statistics.save(path, key)
         rank_zero_info(f"reference of {self.extractor.metric}: {path}, {statistics.count} images of {data.name}/{self.split}")
@@ -145,14 +148,16 @@ class FrechetDistance(Callback):
         """Of the first training images, each process its share, ``(N, d)``."""
         dataset = _images(trainer).dataset("train")
         place = (trainer.global_rank, trainer.world_size)
-        batches = _walk(dataset, min(self.latents, len(dataset)), self.batch_size, task.device, *place)
+        batches = _walk("latents", dataset, min(self.latents, len(dataset)), self.batch_size, task.device, *place)
         rows = gather_rows([{"latent": task.encode(batch), "index": batch.index} for batch in batches])
         return torch.from_numpy(rows["latent"])
 
     def _generated_features(self, density: Density, latents: Tensor, task: LightningModule | Any) -> np.ndarray:
         """Of images decoded from the density fitted to ``latents``."""
+        rank_zero_info(f"{type(density).__name__}: to be fitted to {len(latents)} latents")
         drawn = density.fit(latents, self.seed).sample(self.generated, self.seed).to(task.device, latents.dtype)
-        return torch.cat([self.extractor(task.decode(x)).cpu() for x in drawn.split(self.batch_size)]).numpy()
+        batches = tqdm(drawn.split(self.batch_size), desc="samples", unit="batch")
+        return torch.cat([self.extractor(task.decode(x)).cpu() for x in batches]).numpy()
 
 
 def _images(trainer: Trainer) -> ImageDataModule:
@@ -165,8 +170,9 @@ def _images(trainer: Trainer) -> ImageDataModule:
 
 
 def _walk(
-    dataset: ImageDataset, count: int, size: int, device: torch.device, rank: int = 0, world_size: int = 1
+    what: str, dataset: ImageDataset, count: int, size: int, device: torch.device, rank: int = 0, world_size: int = 1
 ) -> Iterator[ImageBatch]:
     """The first ``count`` samples of a data set in batches, the share of one process."""
-    for draw in EvalBatches(range(count), size, rank, world_size):
+    draws = EvalBatches(range(count), size, rank, world_size)
+    for draw in tqdm(draws, desc=what, unit="batch", disable=rank > 0):
         yield move_data_to_device(dataset[draw], device)

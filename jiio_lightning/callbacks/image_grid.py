@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jsonargparse.typing import PositiveInt
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 from torchvision.utils import make_grid, save_image
@@ -27,7 +28,7 @@ class ImageGrid(Callback):
         enlarge: pixels for each pixel, so that small images can be seen.
     """
 
-    def __init__(self, count: int = 16, enlarge: int = 4) -> None:
+    def __init__(self, count: PositiveInt = 16, enlarge: PositiveInt = 4) -> None:
         self.count = count
         self.enlarge = enlarge
 

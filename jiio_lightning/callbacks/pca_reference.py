@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from jsonargparse.typing import PositiveInt
 from pytorch_lightning import Callback, LightningModule, Trainer
 from sklearn.decomposition import PCA
 
@@ -18,7 +19,7 @@ class PCAReference(Callback):
         train_limit: fit PCA on so many training images at most.
     """
 
-    def __init__(self, train_limit: int = 10_000) -> None:
+    def __init__(self, train_limit: PositiveInt = 10_000) -> None:
         self.train_limit = train_limit
         self._pca: PCA | None = None
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jsonargparse.typing import PositiveInt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pytorch_lightning import LightningModule, Trainer
@@ -39,7 +40,7 @@ class PredictionWriter(BasePredictionWriter):
         enlarge: pixels for each pixel.
     """
 
-    def __init__(self, count: int = 64, enlarge: int = 4) -> None:
+    def __init__(self, count: PositiveInt = 64, enlarge: PositiveInt = 4) -> None:
         super().__init__(write_interval="epoch")
         self.count = count
         self.enlarge = enlarge

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from jsonargparse.typing import PositiveInt
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from jiio_lightning.callbacks.media import log_curves
@@ -23,7 +24,7 @@ class SolveCurves(Callback):
         samples: of the batch, at most.
     """
 
-    def __init__(self, samples: int = 64) -> None:
+    def __init__(self, samples: PositiveInt = 64) -> None:
         self.samples = samples
 
     def on_test_batch_end(

@@ -15,6 +15,7 @@ from jsonargparse.typing import PositiveInt
 from pytorch_lightning import LightningDataModule, Trainer
 from rich.table import Table
 from torch import Tensor
+from tqdm import tqdm
 
 from jiio_lightning.attacks.named import CLEAN
 from jiio_lightning.attacks.threat import ThreatModel
@@ -50,7 +51,7 @@ def attack(
     trainer: Trainer,
     model: JIIOTask,
     datamodule: LightningDataModule,
-    ckpt_path: str,
+    ckpt_path: str | None = None,
     attack: str = "pgd,jiio",
     eps: float | None = None,
     n: PositiveInt | None = None,
@@ -59,7 +60,7 @@ def attack(
     """Attack a trained classifier on held-out images.
 
     Args:
-        ckpt_path: weights.
+        ckpt_path: weights; the run's own last ones unless given, or none for a fresh net.
         attack: one or several, separated by commas: pgd, pgd_strong, jiio (the run file's solver.test), autoattack,
             intermediate, or one of the run file's own_attacks.
         eps: radius of the ball; the run file's unless given.
@@ -102,7 +103,7 @@ def attack(
 def measure(task: AdversarialTraining, batches: Sequence[Any], name: str) -> tuple[Robustness, dict[str, Tensor]]:
     """One attack on all batches; the arrays have a row a sample: image, label, index, delta (as images) and logits."""
     began = time.perf_counter()
-    outcomes = [task.attacked(batch, (name,)) for batch in batches]
+    outcomes = [task.attacked(batch, (name,)) for batch in tqdm(batches, desc=name, unit="batch")]
     seconds = time.perf_counter() - began
     parts = [metrics(outcome) for outcome in outcomes]
     # rows of all samples, not means of batches: the last batch may be smaller, and the interval is of samples

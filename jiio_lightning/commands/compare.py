@@ -24,7 +24,7 @@ def compare(
     trainer: Trainer,
     model: JIIOTask,
     datamodule: LightningDataModule,
-    ckpt_path: str,
+    ckpt_path: str | None = None,
     solvers: dict[str, Contender] | None = None,
     budgets: tuple[PositiveInt, ...] = (5, 10, 20, 40, 60, 80),
     samples: PositiveInt = 64,
@@ -39,7 +39,7 @@ def compare(
     and how much sooner the run file's solver is at the lowest cost that both sides reach.
 
     Args:
-        ckpt_path: weights.
+        ckpt_path: weights; the run's own last ones unless given, or none for a fresh net.
         solvers: contenders by name, conf/compare/NAME.yaml; the run file's own solver.test is one more, ``default``. Unless given
             the paper's Nested: Adam with steps of 0.1, 0.3 and 1, or for attacks PGD with steps of 0.2, 0.4 and 1 eps.
         budgets: steps of the default, each a solve of its own.

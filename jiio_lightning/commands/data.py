@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 from jsonargparse.typing import PositiveFloat
 
 from jiio_lightning.data import SETS, DataError
@@ -11,6 +11,7 @@ from jiio_lightning.data.errors import printable
 from jiio_lightning.data.module import data_root
 from jiio_lightning.data.originals import Limits
 from jiio_lightning.data.prepared import MANIFEST, Manifest, Prepared, prepare
+from jiio_lightning.messages import BriefParser
 
 STRICT = """refuse anything but the original: other checksums, another number of images. With false a part of the set, or one
 of your own in the same layout, can be prepared too; the manifest says so."""
@@ -30,27 +31,27 @@ def main(args: list[str] | None = None) -> int:
         return 130
 
 
-def build_parser() -> ArgumentParser:
-    parser = ArgumentParser(prog="jiio data", description="Prepare, verify and list data sets.")
+def build_parser() -> BriefParser:
+    parser = BriefParser(prog="jiio data", description="Prepare, verify and list data sets.")
     commands = parser.add_subcommands(dest="command")
-    prepare = ArgumentParser(description="Write the memory-mapped arrays of a data set, once.")
+    prepare = BriefParser(description="Write the memory-mapped arrays of a data set, once.")
     commands.add_subcommand("prepare", prepare, help="write the memory-mapped arrays of a data set")
     _add_sets(prepare)
-    verify = ArgumentParser(description="Compare every byte of prepared sets with their manifests.")
+    verify = BriefParser(description="Compare every byte of prepared sets with their manifests.")
     verify.add_argument("name", nargs="?", type=str | None, default=None, help="one set, as 'list' names it; default: all")
     commands.add_subcommand("verify", verify, help="compare prepared sets with their checksums")
-    list_ = ArgumentParser(description="Show which sets are prepared and which could be.")
+    list_ = BriefParser(description="Show which sets are prepared and which could be.")
     commands.add_subcommand("list", list_, help="show which sets there are and which are prepared")
     for one in (verify, list_):
         _add_root(one)
     return parser
 
 
-def _add_sets(parser: ArgumentParser) -> None:
+def _add_sets(parser: BriefParser) -> None:
     """One subcommand for each set, with the options that change what is written."""
     sets = parser.add_subcommands(dest="set", metavar="NAME")
     for title, data in SETS.items():
-        one = ArgumentParser(description=data.__doc__.partition("Args:")[0])
+        one = BriefParser(description=data.__doc__.partition("Args:")[0])
         one.add_class_arguments(data, as_group=False, skip=set(data.__dataclass_fields__) - set(data.options))
         one.add_argument("--strict", type=bool, default=True, help=STRICT)
         for name, value, what in (
@@ -63,7 +64,7 @@ def _add_sets(parser: ArgumentParser) -> None:
         sets.add_subcommand(title, one)
 
 
-def _add_root(parser: ArgumentParser) -> None:
+def _add_root(parser: BriefParser) -> None:
     parser.add_argument("--root", type=str | None, default=None, help="folder of prepared sets; default JIIO_DATA or data")
 
 

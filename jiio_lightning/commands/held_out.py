@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,16 +17,17 @@ from jiio_lightning.tasks.base import JIIOTask
 
 
 def load(
-    trainer: Trainer, model: LightningModule, datamodule: LightningDataModule, ckpt_path: str, check_start: bool = True
+    trainer: Trainer, model: LightningModule, datamodule: LightningDataModule, ckpt_path: str | None, check_start: bool = True
 ) -> None:
-    """Take the weights of a checkpoint and prepare the test split; the model is then ready to be evaluated.
+    """Take the weights of a checkpoint, if there is one, and prepare the test split; the model is then ready to be evaluated.
 
     Raises:
         ValueError: if the checkpoint cannot be used, or (``check_start``) has no learned start and the solver asks for one.
     """
     datamodule.prepare_data()
     datamodule.setup("test")
-    model.load_state_dict(read_checkpoint(Path(ckpt_path))["state_dict"])
+    if ckpt_path is not None:
+        model.load_state_dict(read_checkpoint(ckpt_path)["state_dict"])
     for callback in trainer.callbacks:  # as Lightning does before its own commands: the model gets its solver here
         callback.setup(trainer, model, "test")
     model.to(trainer.strategy.root_device).eval()

@@ -38,7 +38,7 @@ def learn_start(
     trainer: Trainer,
     model: JIIOTask,
     datamodule: LightningDataModule,
-    ckpt_path: str,
+    ckpt_path: str | None = None,
     samples: PositiveInt = 1000,
     held_out: PositiveInt = 64,
     out: str | None = None,
@@ -49,7 +49,7 @@ def learn_start(
     (conf/solver/*_started.yaml) begins there.
 
     Args:
-        ckpt_path: weights.
+        ckpt_path: weights; the run's own last ones unless given, no fresh net.
         samples: training samples (tasks, for few-shot learning) to solve.
         held_out: test samples, at most, on which the costs with and without the start are measured.
         out: the new checkpoint; NAME_started.ckpt next to NAME.ckpt unless given.
@@ -64,6 +64,8 @@ def learn_start(
         raise ValueError(f"learn_start needs --samples of at least {model.learned_start.least} for this net, got {samples}")
     if trainer.world_size > 1:
         raise ValueError(f"learn_start runs in one process, this run has {trainer.world_size}: set trainer.devices: 1")
+    if ckpt_path is None:
+        raise ValueError("learn_start needs the weights of a trained net: name a --ckpt_path")
     source = Path(ckpt_path)
     target = source.with_name(f"{source.stem}_started{source.suffix}") if out is None else Path(out)
     claim_file(target)  # now, not after minutes of solving
@@ -131,7 +133,7 @@ def _examples(model: JIIOTask, batch: Any, most: int) -> dict[str, Tensor]:
 def costs(model: JIIOTask, batches: Iterable[Any]) -> tuple[float, float]:
     """Mean feasible cost where training starts and at the learned start, over batches that it has not been fitted to."""
     rows: list[Tensor] = []
-    for batch in batches:
+    for batch in tqdm(batches, desc="judge", unit="batch"):
         with cached_weights(model):
             problem, places = model.problem(batch), starts(model, batch)
             for v in (places["training"](), places["learned"]()):

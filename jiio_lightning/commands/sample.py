@@ -43,7 +43,7 @@ def sample(
     trainer: Trainer,
     model: LightningModule,
     datamodule: LightningDataModule,
-    ckpt_path: str,
+    ckpt_path: str | None = None,
     n: PositiveInt = 10_000,
     density: str = "gmm",
     out: str | None = None,
@@ -56,7 +56,7 @@ def sample(
     Latents are what the run file's own test solver finds (Generation) or the encoder's means (Autoencoding).
 
     Args:
-        ckpt_path: weights.
+        ckpt_path: weights; the run's own last ones unless given, or none for a fresh net.
         n: images to make.
         density: gmm (a mixture of 20 normal distributions), vae_gmm (C.2: a VAE of the latents and a mixture of its own) or
             prior (N(0, I), for VAEs).
@@ -80,6 +80,7 @@ def sample(
     check_samples(folder)
     load(trainer, model, datamodule, ckpt_path)
     found = _training_latents(model, datamodule.dataset("train"), latents, batch_size)
+    rank_zero_info(f"density: {density}, to be fitted to {len(found)} latents (minutes for thousands of wide ones)")
     fitted = KINDS[density]().fit(found, seed)
     with whole_folder(folder) as part:
         fitted.save(part / DENSITY)

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+from jsonargparse import Namespace
 from pytorch_lightning import Trainer
 
 from jiio_lightning.commands.attack import attack
 from jiio_lightning.commands.compare import compare
 from jiio_lightning.commands.learn_start import learn_start
 from jiio_lightning.commands.sample import sample
+
+
+def check_options(given: Namespace) -> None:
+    """Refuse, by a ValueError, options of the trainer with which a run would end in the middle of Lightning."""
+    wrong = {
+        "inference_mode": given.inference_mode and "the inner solve needs gradients in evaluation too: leave it false",
+        "overfit_batches": given.overfit_batches and "batches are drawn whole: set data.train_limit instead",
+        "max_steps": given.max_steps == 0 and "a run has at least one step, or -1 for no end",
+        "accumulate_grad_batches": given.accumulate_grad_batches < 1 and "a step has at least one batch",
+        "val_check_interval": given.val_check_interval == 0 and "there is at least one step between validations",
+        "gradient_clip_val": (given.gradient_clip_val or 0) < 0 and "a norm is not negative",
+    }
+    for name, why in wrong.items():
+        if why:
+            raise ValueError(f"trainer.{name} is {given[name]}: {why}")
 
 
 class JIIOTrainer(Trainer):

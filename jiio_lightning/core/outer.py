@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from jsonargparse.typing import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
 from jiio_lightning.core.equilibrium import Linearisation, adjoint
@@ -186,7 +187,9 @@ class FullKKT(OuterGradient):
         1.6
     """
 
-    def __init__(self, memory: int = 120, restarts: int = 2, tol: float = 1e-5, ridge: float = 0.0) -> None:
+    def __init__(
+        self, memory: PositiveInt = 120, restarts: PositiveInt = 2, tol: NonNegativeFloat = 1e-5, ridge: NonNegativeFloat = 0.0
+    ) -> None:
         if ridge < 0:
             raise ValueError(f"FullKKT needs ridge >= 0, got {ridge}")
         self.memory = memory

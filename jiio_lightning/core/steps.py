@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
+from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat
 from torch import Tensor
 
 
@@ -50,7 +51,7 @@ class Drop(Schedule):
         [1.0, 1.0, 0.3, 0.3]
     """
 
-    def __init__(self, at: int = 65, factor: float = 0.3) -> None:
+    def __init__(self, at: NonNegativeInt = 65, factor: PositiveFloat = 0.3) -> None:
         self.at = at
         self.factor = factor
 
@@ -100,7 +101,7 @@ class Settled(Schedule):
         [1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
     """
 
-    def __init__(self, schedule: Schedule | None = None, steps: int = 10) -> None:
+    def __init__(self, schedule: Schedule | None = None, steps: NonNegativeInt = 10) -> None:
         if steps < 0:
             raise ValueError(f"Settled needs steps >= 0, got {steps}")
         self.schedule = Cosine() if schedule is None else schedule
@@ -128,7 +129,7 @@ class StepRule(ABC):
         (tensor([[-0.5000, -0.1000]]), None)
     """
 
-    def __init__(self, size: float, schedule: Schedule | None = None) -> None:
+    def __init__(self, size: NonNegativeFloat, schedule: Schedule | None = None) -> None:
         self.size = size
         self.schedule = Constant() if schedule is None else schedule
 
@@ -209,7 +210,9 @@ class Adam(StepRule):
         [[-0.1, 0.1]]
     """
 
-    def __init__(self, size: float = 0.1, betas: tuple[float, float] = (0.9, 0.999), schedule: Schedule | None = None) -> None:
+    def __init__(
+        self, size: NonNegativeFloat = 0.1, betas: tuple[float, float] = (0.9, 0.999), schedule: Schedule | None = None
+    ) -> None:
         super().__init__(size, schedule)
         self.betas = betas
 
@@ -251,7 +254,7 @@ class SelfScaled(StepRule):
         [[-0.848528, -1.131371]]
     """
 
-    def __init__(self, size: float = 1.0, forget: float = 1.0, schedule: Schedule | None = None) -> None:
+    def __init__(self, size: NonNegativeFloat = 1.0, forget: float = 1.0, schedule: Schedule | None = None) -> None:
         if not 0 < forget <= 1:
             raise ValueError(f"SelfScaled needs 0 < forget <= 1, got {forget}")
         super().__init__(size, Cosine() if schedule is None else schedule)

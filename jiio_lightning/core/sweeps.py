@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
+from jsonargparse.typing import PositiveFloat
 
 from jiio_lightning.core.equilibrium import Linearisation
 from jiio_lightning.core.problem import Evaluation, InnerProblem, loss_gradient
@@ -24,8 +25,8 @@ class StepSizes:
         StepSizes(z=0.8, mu=1.0)
     """
 
-    z: float = 0.8
-    mu: float = 0.6
+    z: PositiveFloat = 0.8
+    mu: PositiveFloat = 0.6
 
 
 @dataclass(frozen=True)

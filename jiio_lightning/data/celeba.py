@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from jsonargparse.typing import PositiveInt
 from torchvision import datasets
 from torchvision.datasets.utils import download_file_from_google_drive
 
@@ -35,8 +36,8 @@ class CelebA(ImageDataModule):
         size: side of the images.
     """
 
-    crop: int = 148
-    size: int = 64
+    crop: PositiveInt = 148
+    size: PositiveInt = 64
 
     title, options = "celeba", ("crop", "size")
     limits = Limits(gigabytes=4, megapixels=1)

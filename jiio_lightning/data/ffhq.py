@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from jsonargparse.typing import PositiveInt
+
 from jiio_lightning.data.errors import DataError
 from jiio_lightning.data.module import ImageDataModule
 from jiio_lightning.data.originals import Limits, Originals
@@ -23,7 +25,7 @@ class FFHQ(ImageDataModule):
         size: side of the images: 256 in the paper; 128 and 64 also come from the thumbnails.
     """
 
-    size: int = 256
+    size: PositiveInt = 256
 
     title, options = "ffhq", ("size",)
     limits = Limits(gigabytes=100, megapixels=2)

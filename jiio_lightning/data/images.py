@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from jsonargparse.typing import NonNegativeInt, PositiveInt
+
 from jiio_lightning.data.errors import DataError
 from jiio_lightning.data.module import ImageDataModule
 from jiio_lightning.data.originals import Originals
@@ -31,10 +33,10 @@ class ImageFolder(ImageDataModule):
     """
 
     name: str = "images"
-    size: int = 64
-    crop: int | None = None
-    train: int | None = None
-    val: int | None = None
+    size: PositiveInt = 64
+    crop: PositiveInt | None = None
+    train: PositiveInt | None = None
+    val: NonNegativeInt | None = None
     shuffle: bool = True
     by_folder: bool = False
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse.typing import NonNegativeInt, PositiveInt
+from jsonargparse.typing import NonNegativeInt, PositiveInt, restricted_number_type
 from pytorch_lightning import LightningDataModule
 from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
@@ -21,6 +21,9 @@ from jiio_lightning.data.prepared import Prepared, prepare
 from jiio_lightning.data.recipe import Recipe, Shape
 from jiio_lightning.data.rows import MappedRows
 from jiio_lightning.data.sampler import BatchLoader, Draw, EvalBatches, TrainBatches, batches_done
+
+Workers = restricted_number_type("Workers", int, [(">=", 0), ("<=", 256)])
+"""Processes: a number of another kind by mistake would start them until the machine stands still."""
 
 
 def data_root(root: str | None) -> Path:
@@ -48,7 +51,7 @@ class PreparedDataModule(Recipe, LightningDataModule):
     source: str | None = None
     batch_size: PositiveInt = 64
     eval_batch_size: PositiveInt | None = None
-    num_workers: NonNegativeInt = 0
+    num_workers: Workers = 0
     seed: NonNegativeInt = 0
     on_device: bool = False
     value_range: ValueRange = (-1.0, 1.0)

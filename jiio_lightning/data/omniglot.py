@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
 import numpy as np
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 from PIL import Image
 from torchvision import datasets
 from torchvision.datasets.utils import download_url
@@ -38,8 +39,8 @@ class Omniglot(EpisodeDataModule):
         size: side of the images, 28 in the paper.
     """
 
-    val_characters: int = 0
-    size: int = 28
+    val_characters: NonNegativeInt = 0
+    size: PositiveInt = 28
 
     drawings: ClassVar[int] = DRAWINGS
     title, options = "omniglot", ("size",)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
 import re
 from abc import ABC, abstractmethod
 from functools import cached_property
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 
+from jiio_lightning.files import read_tensors
 from jiio_lightning.metrics.features import Features
 
 INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
@@ -83,10 +83,7 @@ class TrainedFeatures(Extractor):
     @cached_property
     def _contents(self) -> dict[str, Any]:
         self.fingerprint  # noqa: B018  # before anything is loaded
-        try:
-            contents = torch.load(self.path, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError):
-            contents = None
+        contents = read_tensors(self.path, "features that ExportFeatures wrote")
         if not isinstance(contents, dict) or contents.get("format") != FORMAT:
             raise ValueError(f"{self.path} holds no features that ExportFeatures wrote: name another file")
         check_name(contents["name"])

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
+from tqdm import tqdm
 
 from jiio_lightning.files import whole_file
 
@@ -80,7 +81,8 @@ def frechet_distance(one: Statistics, other: Statistics) -> float:
 def bootstrap_deviation(features: np.ndarray, reference: Statistics, resamples: int, seed: int) -> float:
     """Standard deviation of the distance over at least 2 resamples of the judged images ``(N, F)``, the reference held fixed."""
     random = np.random.default_rng(seed)
-    draws = (random.integers(len(features), size=len(features)) for _ in range(resamples))
+    rounds = tqdm(range(resamples), desc="interval", unit="resample")
+    draws = (random.integers(len(features), size=len(features)) for _ in rounds)
     # The deviation, not the quantiles: a resample has fewer different images than the set, and the distance's bias for few images
     # shifts all of its quantiles upwards.
     return float(np.std([frechet_distance(Statistics.of(features[draw]), reference) for draw in draws], ddof=1))

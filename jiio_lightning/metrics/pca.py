@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from pytorch_lightning.utilities import rank_zero_info
 from sklearn.decomposition import PCA
 from torch import Tensor
 
@@ -13,6 +14,7 @@ EXACT = 4096
 def fit_pca(train: Tensor, components: int) -> PCA:
     """PCA of images ``(N, C, H, W)``, with fewer components where the images have fewer dimensions."""
     flat = train.flatten(1).cpu().numpy()
+    rank_zero_info(f"PCA: {components} components of {len(flat)} images of {flat.shape[1]} numbers")
     solver = "covariance_eigh" if flat.shape[1] <= EXACT else "randomized"
     return PCA(min(components, *flat.shape), svd_solver=solver, random_state=0).fit(flat)
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jsonargparse.typing import PositiveInt
+from jsonargparse.typing import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from jiio_lightning.models.blocks import FiLM
@@ -49,14 +49,14 @@ class FiLMClassifier(ConditionalClassifier):
         image_shape: tuple[int, int, int],
         num_classes: PositiveInt = 5,
         downscale: Literal[1, 2, 4] = 1,
-        expansion: int = 5,
-        groups: int = 8,
-        fusion_groups: int = 8,
-        head_width: int = 16,
-        features: int = 128,
+        expansion: PositiveInt = 5,
+        groups: PositiveInt = 8,
+        fusion_groups: PositiveInt = 8,
+        head_width: PositiveInt = 16,
+        features: PositiveInt = 128,
         pool: PositiveInt = 4,
         stem: tuple[int, ...] | None = None,
-        gain: float = 1.0,
+        gain: PositiveFloat = 1.0,
         film_head: bool = True,
     ) -> None:
         super().__init__()

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jsonargparse.typing import PositiveFloat, PositiveInt
+from jsonargparse.typing import NonNegativeFloat, PositiveFloat, PositiveInt
 from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
+from tqdm import tqdm
 
 
 class Density(ABC):
@@ -54,7 +55,7 @@ class Mixture(Density):
         ridge: added to the diagonal of each standardised covariance, for components of few latents.
     """
 
-    def __init__(self, components: PositiveInt = 20, ridge: float = 1e-6) -> None:
+    def __init__(self, components: PositiveInt = 20, ridge: NonNegativeFloat = 1e-6) -> None:
         self.components = components
         self.ridge = ridge
 
@@ -172,7 +173,7 @@ class VAEMixture(Density):
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, total_steps=self.steps)
         size = min(self.batch_size, len(standard))
         with torch.enable_grad():
-            for _ in range(self.steps):
+            for _ in tqdm(range(self.steps), desc="density", unit="step"):
                 rows = torch.randint(len(standard), (size,), generator=generator)
                 optimizer.zero_grad()
                 self.vae.loss(standard[rows], generator).backward()

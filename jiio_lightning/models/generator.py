@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from jsonargparse.typing import PositiveInt
 from torch import Tensor, nn
 
 from jiio_lightning.models.blocks import group_norm
@@ -62,13 +63,13 @@ class LatentGenerator(Generator):
 
     def __init__(
         self,
-        latent: int,
+        latent: PositiveInt,
         channels: tuple[int, ...],
         image_shape: tuple[int, int, int],
         downscale: Literal[1, 2, 4] = 1,
-        expansion: int = 5,
-        groups: int = 4,
-        fusion_groups: int = 8,
+        expansion: PositiveInt = 5,
+        groups: PositiveInt = 4,
+        fusion_groups: PositiveInt = 8,
     ) -> None:
         super().__init__()
         _, height, width = image_shape

@@ -83,6 +83,8 @@ class AdversarialTraining(JIIOTask):
         self.random_start = random_start
         self.attacks = tuple(attacks)
         self.own_attacks = {} if own_attacks is None else own_attacks
+        for name in self.attacks:
+            self._check_name(name)  # now, not in the test after the training
         self.seed = seed
         self.learned_start: ClassPerturbation = ClassPerturbation()
 
@@ -152,10 +154,15 @@ class AdversarialTraining(JIIOTask):
             return self.own_attacks[name]
         if name in NAMED:
             return NAMED[name]()
-        if name != JIIO:
-            raise ValueError(f"there is no attack {name!r}: choose from {', '.join([*NAMED, JIIO, *self.own_attacks])}")
+        self._check_name(name)
         self._check_step(self.injected.budget(self))
         return SolverAttack(self.injected.budget(self), first=self.initial)
+
+    def _check_name(self, name: str) -> None:
+        """Refuse, by a ValueError, an attack that there is not."""
+        known = [*NAMED, JIIO, *self.own_attacks]
+        if name not in known:
+            raise ValueError(f"there is no attack {name!r}: choose from {', '.join(known)}")
 
     def _check_step(self, solver: InnerSolver) -> None:
         """Refuse, by a ValueError, the steps of the other norm."""

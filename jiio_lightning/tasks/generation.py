@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from jsonargparse.typing import PositiveFloat
 from torch import Tensor
 
 from jiio_lightning.core.outer import DualReuse, Loss, OuterGradient
@@ -31,7 +32,7 @@ class Generation(LatentOptimisation):
         net: Generator,
         learning_rate: float = 1e-3,
         one_cycle: bool = True,
-        loss_scale: float = 1.0,
+        loss_scale: PositiveFloat = 1.0,
         outer: OuterGradient | None = None,
     ) -> None:
         super().__init__(net, DualReuse() if outer is None else outer, learning_rate, one_cycle, loss_scale)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 import torch
+from jsonargparse.typing import PositiveFloat
 from torch import Tensor
 
 from jiio_lightning.core.operators import Measurement, Operator
@@ -59,7 +60,7 @@ class Inverse(LatentOptimisation):
         operator: Operator,
         learning_rate: float = 1e-3,
         one_cycle: bool = True,
-        loss_scale: float = 1.0,
+        loss_scale: PositiveFloat = 1.0,
         outer: OuterGradient | None = None,
         seed: int = 0,
     ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jsonargparse.typing import PositiveFloat
 from torch import Tensor
 
 from jiio_lightning.core.outer import OuterGradient
@@ -23,7 +24,7 @@ class LatentOptimisation(JIIOTask, LatentModel):
         outer: OuterGradient,
         learning_rate: float = 1e-3,
         one_cycle: bool = True,
-        loss_scale: float = 1.0,
+        loss_scale: PositiveFloat = 1.0,
     ) -> None:
         super().__init__(outer, learning_rate, one_cycle)
         self.net = net

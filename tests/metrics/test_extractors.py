@@ -61,7 +61,7 @@ def test_features_with_another_hash_are_refused_before_they_are_read(trap, monke
 
 def test_features_never_unpickle_code(trap):
     path, sign = trap
-    with pytest.raises(ValueError, match="no features that ExportFeatures wrote"):
+    with pytest.raises(ValueError, match="cannot be read as features that ExportFeatures wrote"):
         TrainedFeatures(str(path))(torch.zeros(1, 1, 8, 8))
     assert not sign.exists()
 

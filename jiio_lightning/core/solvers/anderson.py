@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
+from jsonargparse.typing import PositiveFloat
 from torch import Tensor
 
 from jiio_lightning.core.solvers.base import Method
@@ -59,7 +60,7 @@ class Anderson(Method):
         type: Literal[1, 2] = 2,
         memory: int = 10,
         ridge: float = 1e-6,
-        beta: float = 1.0,
+        beta: PositiveFloat = 1.0,
         history_dtype: Literal["float32", "bfloat16", "float16"] | None = None,
     ) -> None:
         if type not in (1, 2) or memory < 1 or ridge < 0:

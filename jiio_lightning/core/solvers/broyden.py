@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
+from jsonargparse.typing import NonNegativeFloat
 from torch import Tensor
 
 from jiio_lightning.core.solvers.anderson import combine, inner_products
@@ -47,7 +48,7 @@ class Broyden(Method):
         (0.739085, True)
     """
 
-    def __init__(self, memory: int = 20, guard: float = 1e-8) -> None:
+    def __init__(self, memory: int = 20, guard: NonNegativeFloat = 1e-8) -> None:
         if memory < 1:
             raise ValueError(f"Broyden needs memory >= 1, got {memory}")
         self.memory = memory

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from jsonargparse.typing import PositiveFloat
 from torch import Tensor
 
 from jiio_lightning.core.solvers.base import Method
@@ -19,7 +20,7 @@ class Picard(Method):
         1.5
     """
 
-    def __init__(self, damping: float = 1.0) -> None:
+    def __init__(self, damping: PositiveFloat = 1.0) -> None:
         self.damping = damping
 
     def init(self, v0: Tensor) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 import torch
+from jsonargparse.typing import NonNegativeInt, PositiveFloat
 from torch import Tensor
 
 from jiio_lightning.core.solvers.observers import Snapshot
@@ -97,7 +98,7 @@ class CostResidualTrade(Selection):
         False
     """
 
-    def __init__(self, warmup: int = 10, slack: float = 1.3) -> None:
+    def __init__(self, warmup: NonNegativeInt = 10, slack: PositiveFloat = 1.3) -> None:
         self.warmup = warmup
         self.slack = slack
 
