@@ -26,7 +26,7 @@ from jiio_lightning.attacks import (
 from jiio_lightning.core import Joint
 from jiio_lightning.core.solvers import FixedPoint, Picard
 from jiio_lightning.core.steps import Cosine, Normalised
-from tests.attacks.smooth import TIGHT, Smooth, target
+from tests.attacks.smooth import TIGHT, Begins, Smooth, target
 
 BALL = ThreatModel(0.5)
 THREATS = [ThreatModel(0.5, norm, box) for norm in ("l2", "linf") for box in (False, True)]
@@ -101,6 +101,24 @@ def test_pgd_is_the_loop_by_hand(threat):
     found = PGD(4, forward=TIGHT, backward=TIGHT)(given)
     torch.testing.assert_close(found.delta, delta, rtol=1e-9, atol=1e-11)
     assert bool((found.verdict.loss > NoAttack()(given).verdict.loss).all())
+
+
+def test_a_warm_pgd_goes_on_from_the_solves_before():
+    """With solves of 2 steps it comes much nearer to the attack of tight solves than one that starts each at z = 0."""
+    given, few = target(BALL), FixedPoint(Picard(), 2)
+    exact = PGD(12, forward=TIGHT, backward=TIGHT)(given).delta
+    cold, warm = (PGD(12, forward=few, backward=few, warm=warm)(given).delta for warm in (False, True))
+    assert bool(((warm - exact).norm(dim=1) < 0.2 * (cold - exact).norm(dim=1)).all())
+
+
+def test_a_warm_joint_attack_begins_at_the_equilibrium():
+    given = target(BALL)
+    for warm in (None, TIGHT):
+        solver = Begins(Normalised(0.2), max_steps=1)
+        SolverAttack(solver, warm=warm, random_start=True)(given)
+        z, x = solver.v0.z, solver.v0.x
+        assert x.equal(given.random(0)) and not solver.v0.mu.any()
+        assert torch.allclose(z, given.problem.f(z, x), atol=1e-12) if warm else not z.any()
 
 
 def test_the_joint_attack_finds_the_maximum_on_the_ball():

@@ -14,6 +14,7 @@ import yaml
 
 from jiio_lightning.attacks.named import JIIO
 from jiio_lightning.callbacks import AugmentedDEQSolver, SolveCurves, solve_curves
+from jiio_lightning.commands.learn_start import costs
 from jiio_lightning.core import Joint
 from jiio_lightning.core.operators import SquareMask
 from jiio_lightning.data import ImageBatch
@@ -96,6 +97,22 @@ def test_the_run_files_own_attack_begins_there():
     assert torch.allclose(model.attack(JIIO).first(model.target(images)).x, wanted)
     solver(False, "test", model)
     assert not model.attack(JIIO).first(model.target(images)).x.any()
+
+
+def test_the_costs_of_starts_are_means_over_all_samples():
+    """Of batches of 4 and 1; each cost is that of z re-solved at the start's x."""
+    model = learned_generation().eval()
+    solver(True, "test", model)
+    given = batch(5)
+    parts = [ImageBatch(*(part[rows] for part in given)) for rows in (slice(4), slice(4, 5))]
+
+    def cost(x) -> float:  # noqa: ANN001
+        problem = model.problem(given)
+        return problem.loss(model.resolve(problem, x, model.net.hidden)[0], x).mean().item()
+
+    with torch.no_grad():
+        wanted = cost(torch.zeros(5, 3)), cost(model.learned_start(given.image)[0])
+    assert costs(model, parts) == pytest.approx(wanted, rel=1e-3)
 
 
 def test_the_curves_of_a_solve_begin_where_the_test_does(monkeypatch):

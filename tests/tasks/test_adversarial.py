@@ -20,7 +20,7 @@ from jiio_lightning.data import Digits, ImageBatch
 from jiio_lightning.metrics.intervals import share_interval
 from jiio_lightning.models import ImageClassifier
 from jiio_lightning.tasks import AdversarialTraining
-from tests.attacks.smooth import TIGHT, Smooth
+from tests.attacks.smooth import TIGHT, Begins, Smooth
 from tests.conftest import REPO, metrics
 from tests.tasks.test_ddp import run
 
@@ -160,6 +160,15 @@ def test_starts():
     model.threat.check(given.image.flatten(1), drawn)
     assert drawn.any() and drawn.equal(model.start(given).x), "a function of (seed, step, sample)"
     assert not model.eval().start(given).x.any(), "in training alone"
+
+
+def test_the_run_files_own_attack_begins_where_the_task_does():
+    given = batch()
+    for warm in (None, TIGHT):
+        model = task(Begins(Normalised(0.2), max_steps=1), warm=warm).eval()
+        model.attacked(given, ("jiio",))
+        z = model.solver.test.v0.z
+        assert torch.allclose(z, model.net.f(z, given.image.flatten(1)), atol=1e-12) if warm else not z.any()
 
 
 def test_settling_lets_the_dual_converge():
