@@ -196,6 +196,16 @@ def test_autoattack_without_its_package(monkeypatch):
         AutoAttack()(target(BALL))
 
 
+@pytest.mark.parametrize("threat", THREATS[1::2], ids=str)
+def test_the_real_autoattack_fools_what_pgd_fools(threat):
+    """And touches nothing. The package is no part of ``dev``: install it as the message above says."""
+    pytest.importorskip("torchattacks")
+    given, state = target(threat, size=6), torch.get_rng_state()
+    found, pgd = AutoAttack()(given), PGD()(given)
+    assert bool((found.verdict.correct <= pgd.verdict.correct).all()) and found.delta.any()
+    assert torch.get_rng_state().equal(state) and all(weight.grad is None for weight in given.net.parameters())
+
+
 def test_an_attack_that_cheats_is_refused():
     class Cheat(Attack):
         def perturb(self, target, restart):
