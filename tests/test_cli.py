@@ -18,7 +18,8 @@ from PIL import Image
 
 from jiio_lightning.callbacks import StepProgress
 from jiio_lightning.data.dataset import ImageDataset
-from tests.conftest import REPO, metrics, solver_of
+from tests.conftest import REPO, TINY, metrics, solver_of
+from tests.data.conftest import picture, write_files
 
 
 def error(capsys) -> str:
@@ -331,6 +332,24 @@ def test_a_checkpoint_of_another_net(jiio, capsys, checkpoint, command):
     message = error(capsys)
     assert "the checkpoint is of another net" in message
     assert "net.inject.weight, (640, 4) in the checkpoint and (640, 3) here" in message
+
+
+def test_a_set_without_test_images_has_nothing_to_test(jiio, capsys):
+    """A fit may do without validation; what measures may not do without samples."""
+    write_files(Path("pictures"), {f"{number}.png": picture(number, 8, 8) for number in range(12)})
+    split = {"size": 8, "train": 12, "val": 0}
+    options = (f"--{name}={value}" for name, value in split.items())
+    assert jiio("data", "prepare", "images", "--source", "pictures", "--root", "sets", *options) == 0
+    config = yaml.safe_load(TINY)
+    config["model"]["init_args"]["net"]["init_args"]["image_shape"] = [3, 8, 8]
+    data = {"root": "sets", "batch_size": 4, **split}
+    config["data"] = {"class_path": "jiio_lightning.data.ImageFolder", "init_args": data}
+    Path("all.yaml").write_text(yaml.safe_dump(config))
+    assert jiio("fit", "--config", "all.yaml") == 0
+    for command in ("test", "predict", "validate"):
+        assert jiio(command, "--config", "all.yaml", "--ckpt_path", "runs/all/checkpoints/last.ckpt") == 1
+        part = "val" if command == "validate" else "test"
+        assert error(capsys) == f"images has no {part} samples: there is nothing to measure. Prepare it with some."
 
 
 @pytest.mark.parametrize("fault", ["missing", "truncated"])

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from pytorch_lightning import LightningDataModule
+from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 from torch.utils.data import Dataset, DistributedSampler
 
@@ -95,7 +96,7 @@ class PreparedDataModule(Recipe, LightningDataModule):
 
     def val_dataloader(self) -> BatchLoader:
         # a fit may do without validation, `jiio validate` may not
-        return self._eval_loader("val", needed=self.trainer is not None and self.trainer.validating)
+        return self._eval_loader("val", needed=self.trainer is not None and self.trainer.state.fn == TrainerFn.VALIDATING)
 
     def test_dataloader(self) -> BatchLoader:
         return self._eval_loader("test")
