@@ -268,7 +268,8 @@ def test_fit_and_test_write_their_metrics(jiio, fitted):
         low, high = share_interval(np.arange(12) < round(12 * accuracy))
         assert float(row[f"test/accuracy_{name}_low"]) == pytest.approx(low, abs=1e-6)
         assert float(row[f"test/accuracy_{name}_high"]) == pytest.approx(high, abs=1e-6)
-    assert "test/accuracy_pgd" not in row and float(row["test/loss_jiio"]) >= float(row["test/loss_clean"])
+    assert "test/accuracy_pgd" not in row
+    assert float(row["test/loss_jiio"]) > float(row["test/loss_clean"]) + 0.1, "it attacks; found: 2.44 and 2.16"
 
 
 @pytest.mark.parametrize("regime", ["adversarial_pgd", "adversarial_clean"])
