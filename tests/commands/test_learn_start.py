@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +15,7 @@ import yaml
 
 from jiio_lightning.attacks.named import JIIO
 from jiio_lightning.callbacks import AugmentedDEQSolver, SolveCurves, solve_curves
-from jiio_lightning.commands.learn_start import costs
+from jiio_lightning.commands.learn_start import _examples, costs
 from jiio_lightning.core import Joint
 from jiio_lightning.core.operators import SquareMask
 from jiio_lightning.data import ImageBatch
@@ -113,6 +114,17 @@ def test_the_costs_of_starts_are_means_over_all_samples():
     with torch.no_grad():
         wanted = cost(torch.zeros(5, 3)), cost(model.learned_start(given.image)[0])
     assert costs(model, parts) == pytest.approx(wanted, rel=1e-3)
+
+
+def test_a_sample_that_met_a_nan_teaches_nothing(monkeypatch):
+    model = learned_generation().eval()
+    solver(False, "test", model)
+    solved = model.inner(model.problem(batch()), model.start(batch()))
+    finite = torch.tensor([True, False, True, True])
+    monkeypatch.setattr(model, "inner", lambda *args: replace(solved, finite=finite))
+    with pytest.warns(UserWarning):
+        rows = _examples(model, batch(), most=4)
+    torch.testing.assert_close(rows, {name: tensor[finite] for name, tensor in model.examples(batch(), None, solved.v).items()})
 
 
 def test_the_curves_of_a_solve_begin_where_the_test_does(monkeypatch):
