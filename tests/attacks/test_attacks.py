@@ -24,7 +24,7 @@ from jiio_lightning.attacks import (
     Verdict,
 )
 from jiio_lightning.core import Joint
-from jiio_lightning.core.solvers import FixedPoint, Picard
+from jiio_lightning.core.solvers import FixedPoint, LowestCost, Picard
 from jiio_lightning.core.steps import Cosine, Normalised
 from tests.attacks.smooth import TIGHT, Begins, Smooth, target
 
@@ -218,7 +218,8 @@ def test_an_attack_that_cheats_is_refused():
 def test_names():
     assert {type(make()).__name__ for make in NAMED.values()} >= {"NoAttack", "PGD", "AutoAttack", "IntermediateStates"}
     strong = NAMED["pgd_strong"]()
-    assert (strong.steps, strong.restarts) == (100, 5)
+    assert (strong.steps, strong.size, strong.restarts, strong.warm) == (100, 0.1, 5, True)
+    assert isinstance(strong.selection, LowestCost), "the worst iterate counts, not the last"
 
 
 def test_states_that_do_not_exist_cannot_count():
