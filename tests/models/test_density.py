@@ -86,6 +86,24 @@ def test_the_loss_of_the_vae_of_latents(mean, log_variance):
     assert vae.loss(x, torch.Generator()).item() == pytest.approx(wanted.item(), rel=1e-6)
 
 
+def test_a_vae_that_says_nothing_samples_its_likelihood(monkeypatch):
+    """Untrained, with zeros for weights: each posterior is the prior, which is what the mixture is fitted to, not to means of 0; what
+    is sampled is the noise of the likelihood."""
+
+    def zero(self: VAEMixture, standard: torch.Tensor, generator: torch.Generator) -> None:
+        for weight in self.vae.parameters():
+            torch.nn.init.zeros_(weight)
+        torch.nn.init.constant_(self.vae.log_variance, math.log(0.25))
+
+    monkeypatch.setattr(VAEMixture, "_train", zero)
+    density, data = VAEMixture(components=1, width=4, latent=2, layers=2), two_bumps(4000)
+    samples = density.fit(data, seed=0).sample(4000, seed=0)
+    torch.testing.assert_close(
+        density.state()["mixture.covariances"][0], torch.eye(2).double(), rtol=0, atol=0.07
+    )  # 3 / sqrt(2000)
+    torch.testing.assert_close(samples.std(dim=0), 0.5 * data.std(dim=0), rtol=3 / math.sqrt(8000), atol=0)
+
+
 def test_latents_that_no_density_can_be_fitted_to():
     with pytest.raises(ValueError, match="at least 20 latents .* got \\(5, 3\\): take more images"):
         Mixture().fit(two_bumps(5), seed=0)
