@@ -24,6 +24,7 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest
 
+# The others; those of the real data need JIIO_SHARED_DATA, the folder where they are, and are skipped without it.
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
 

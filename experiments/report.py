@@ -13,10 +13,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from scipy import stats
+
 from experiments.plan import Cell, Table
 from experiments.record import Record
 from experiments.runner import Runner
 from jiio_lightning.files import write_text
+from jiio_lightning.metrics.intervals import LEVEL
 
 FEASIBLE = "Feasible cost: the inner loss at z re-solved at the returned x."
 
@@ -37,12 +40,12 @@ class Result:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """95 % interval: over seeds where there are several (mean and 1.96 standard errors), else over the samples of the one."""
+        """95 % interval: over seeds where there are several (Student's t, they are few), else over the samples of the one."""
         if self.missing:
             return None
         values = self._values(self.cell.metric)
         if len(values) > 1:
-            half = 1.96 * statistics.stdev(values) / math.sqrt(len(values))
+            half = float(stats.t.ppf((1 + LEVEL) / 2, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
             return statistics.fmean(values) - half, statistics.fmean(values) + half
         ends = [*self._values(f"{self.cell.metric}_low"), *self._values(f"{self.cell.metric}_high")]
         return (ends[0], ends[1]) if len(ends) == 2 else None

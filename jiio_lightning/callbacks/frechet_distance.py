@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.utilities import move_data_to_device, rank_zero_info
+from pytorch_lightning.utilities import move_data_to_device, rank_zero_info, rank_zero_warn
 from torch import Tensor
 from tqdm import tqdm
 
@@ -21,11 +21,9 @@ from jiio_lightning.data.module import ImageDataModule
 from jiio_lightning.data.sampler import EvalBatches
 from jiio_lightning.metrics.extractors import Extractor
 from jiio_lightning.metrics.frechet import Key, Statistics, bootstrap_deviation, frechet_distance
+from jiio_lightning.metrics.intervals import NORMAL
 from jiio_lightning.models.density import Density
 from jiio_lightning.tasks.interface import LatentModel
-
-NORMAL = 1.96
-"""Standard deviations of a 95 % interval."""
 
 
 class FrechetDistance(Callback):
@@ -33,8 +31,9 @@ class FrechetDistance(Callback):
 
     ``test/<metric>_reconstruction`` is of the task's feasible reconstructions of the test images, ``test/<metric>_generation`` of
     images decoded from a density of the latents of training images (C.2), each with a 95 % interval ``_low``, ``_high`` over
-    images. ``<metric>`` is ``fid`` with Inception's features and ``frechet_<name of the extractor>`` with others. The reference,
-    mean and covariance of the split's own features, is written to disk and read again only for the same weights, data and count.
+    images; of no more images than features it has none, and a warning. ``<metric>`` is ``fid`` with Inception's features and
+    ``frechet_<name of the extractor>`` with others. The reference, mean and covariance of the split's own features, is written to
+    disk and read again only for the same weights, data and count.
 
     Args:
         extractor: of the features.
@@ -49,7 +48,7 @@ class FrechetDistance(Callback):
         seed: of the density, its samples and the bootstrap.
 
     Raises:
-        ValueError: for a single resample, which has no deviation.
+        ValueError: for a single resample, which has no deviation, or a single image to generate, which has no covariance.
     """
 
     def __init__(
@@ -66,6 +65,8 @@ class FrechetDistance(Callback):
     ) -> None:
         if resamples == 1:
             raise ValueError("the interval of a Frechet distance needs resamples >= 2, or 0 for none")
+        if generated == 1:
+            raise ValueError("a Frechet distance needs at least two images on each side: set generated higher")
         self.extractor = extractor
         self.reference = Path(reference)
         self.split = split
@@ -109,8 +110,16 @@ class FrechetDistance(Callback):
 
     def _distance(self, what: str, features: np.ndarray) -> dict[str, float]:
         assert self._truth is not None  # on_test_start
-        value = frechet_distance(Statistics.of(features), self._truth)
+        made = Statistics.of(features)
+        value = frechet_distance(made, self._truth)
         name = f"test/{self.extractor.metric}_{what}"
+        if made.singular or self._truth.singular:
+            fewest, width = min(made.count, self._truth.count), made.mean.size
+            rank_zero_warn(
+                f"{name} is of {fewest} images and {width} features, whose covariance needs more images than features: it is "
+                "mostly bias and has no interval, compare it with nothing"
+            )
+            return {name: value}
         if not self.resamples:
             return {name: value}
         half = NORMAL * bootstrap_deviation(features, self._truth, self.resamples, self.seed)

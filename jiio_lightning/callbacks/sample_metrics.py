@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.trainer.states import TrainerFn
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
 from jiio_lightning.callbacks.gathering import Rows, gather_rows
 from jiio_lightning.callbacks.media import log_table
 from jiio_lightning.files import whole_file
-from jiio_lightning.metrics.intervals import mean_interval, median_interval, share_interval
+from jiio_lightning.metrics.intervals import LEAST, Interval, mean_interval, median_interval, share_interval
 
 SHARE = "accuracy"
 """Where the name of a metric begins so and each value is 0 or 1, its mean is a share."""
@@ -31,7 +32,8 @@ class SampleMetrics(Callback):
     * ``test/NAME_median`` and its 95 % interval ``test/NAME_median_low``, ``test/NAME_median_high``, between two order statistics
       and so exact for every distribution (an accuracy of 0 or 1 has none);
 
-    and writes them to ``<run folder>/samples_test.csv``. Where there are too few samples for an interval it is NaN.
+    and writes them to ``<run folder>/samples_test.csv``. Of fewer than six samples only an accuracy has an interval:
+    the others are left out, with a warning.
     """
 
     def __init__(self) -> None:
@@ -68,6 +70,8 @@ class SampleMetrics(Callback):
     def _report(self, trainer: Trainer, task: LightningModule, stage: str) -> None:
         rows = gather_rows(self._batches)
         self._batches = []
+        if rows and len(rows["index"]) < LEAST:
+            rank_zero_warn(f"{len(rows['index'])} samples have no 95 % intervals of means and medians: they need {LEAST}")
         for name, values in rows.items():
             if name != "index":
                 # The mean replaces the one that the task logs: they agree in one process, but Lightning's over processes with
@@ -85,16 +89,16 @@ def summary(name: str, values: np.ndarray) -> dict[str, float]:
     if values.ndim != 1:
         raise ValueError(f"the metric {name!r} has the shape {values.shape}: it must be one number a sample")
     share = name.startswith(SHARE) and bool(np.isin(values, (0, 1)).all())
-    low, high = share_interval(values) if share else mean_interval(values)
-    metrics = {name: float(values.mean()), f"{name}_low": low, f"{name}_high": high}
+    metrics = {name: float(values.mean())} | _ends(name, share_interval(values) if share else mean_interval(values))
     if share:
         return metrics
-    median_low, median_high = median_interval(values)
-    return metrics | {
-        f"{name}_median": float(np.median(values)),
-        f"{name}_median_low": median_low,
-        f"{name}_median_high": median_high,
-    }
+    median = f"{name}_median"
+    return metrics | {median: float(np.median(values))} | _ends(median, median_interval(values))
+
+
+def _ends(name: str, interval: Interval | None) -> dict[str, float]:
+    """The ends of an interval by their names; nothing where there is none."""
+    return {} if interval is None else {f"{name}_low": interval[0], f"{name}_high": interval[1]}
 
 
 def write_rows(rows: Rows, path: Path) -> None:

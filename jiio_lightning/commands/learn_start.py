@@ -72,11 +72,11 @@ def learn_start(
     load(trainer, model, datamodule, ckpt_path, check_start=False)
     if model.injected.learned_start:
         raise ValueError("learn_start solves from where training starts: give it a solver without learned_start")
+    judged = first(datamodule, held_out, model)
     datamodule.setup("fit")
     began = time.perf_counter()
     solved = fit(model, datamodule.train_dataloader(), samples)
     seconds = time.perf_counter() - began
-    judged = first(datamodule, held_out, model)
     count = sum(len(batch.index) for batch in judged)
     training, learned = costs(model, judged)
     if not learned < training:  # NaN is refused too

@@ -84,6 +84,9 @@ class Identity(Operator):
 class Mask(Operator):
     """A sets some pixels to 0, in all channels alike (inpainting).
 
+    Raises:
+        ValueError: for a mask that hides all pixels, or none.
+
     Example:
         >>> class LeftHalf(Mask):
         ...     def draw(self, height, width, generator):
@@ -94,8 +97,11 @@ class Mask(Operator):
 
     def measure(self, image: Tensor, generators: Sequence[torch.Generator]) -> Measurement:
         height, width = image.shape[-2:]
-        masks = [self.draw(height, width, generator) for generator in generators]
-        seen = torch.stack(masks).unsqueeze(1).to(image.device)
+        masks = torch.stack([self.draw(height, width, generator) for generator in generators])
+        shown = masks.flatten(1).any(dim=1) & ~masks.flatten(1).all(dim=1)
+        if not bool(shown.all()):  # an error in the hole would be 0 / 0
+            raise ValueError(f"{type(self).__name__} hides all or none of {height}x{width} pixels: give it another share")
+        seen = masks.unsqueeze(1).to(image.device)
 
         def apply(image: Tensor) -> Tensor:
             return image * seen

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from jsonargparse.typing import NonNegativeInt, PositiveInt, restricted_number_type
 from pytorch_lightning import LightningDataModule
+from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import Dataset, DistributedSampler
@@ -103,7 +104,8 @@ class PreparedDataModule(Recipe, LightningDataModule):
         return self._loader(dataset, TrainBatches(dataset, self.batch_size, self.seed, *self._place, done))
 
     def val_dataloader(self) -> BatchLoader:
-        return self._eval_loader("val")
+        # a fit may do without validation, `jiio validate` may not
+        return self._eval_loader("val", needed=self.trainer is not None and self.trainer.state.fn == TrainerFn.VALIDATING)
 
     def test_dataloader(self) -> BatchLoader:
         return self._eval_loader("test")
@@ -120,8 +122,10 @@ class PreparedDataModule(Recipe, LightningDataModule):
         """Rank and number of processes."""
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
-    def _eval_loader(self, split: str) -> BatchLoader:
+    def _eval_loader(self, split: str, needed: bool = True) -> BatchLoader:
         dataset = self.dataset(split)
+        if needed and not len(dataset):  # type: ignore[arg-type]
+            raise DataError(f"{self.name} has no {split} samples: there is nothing to measure. Prepare it with some.")
         return self._loader(dataset, EvalBatches(dataset, self.eval_batch_size or self.batch_size, *self._place))
 
     def _loader(self, dataset: Dataset[Any], sampler: DistributedSampler[Draw]) -> BatchLoader:

@@ -26,6 +26,11 @@ class Statistics:
     covariance: np.ndarray  # of the features (F, F), unbiased, float64
     count: int  # of the images
 
+    @property
+    def singular(self) -> bool:
+        """Whether the covariance of so few images cannot have full rank: it is not that of their distribution."""
+        return self.count <= self.mean.size
+
     @classmethod
     def of(cls, features: np.ndarray) -> Statistics:
         """Of features ``(N, F)``; a ValueError for fewer than two images, or features that are not finite."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from pytorch_lightning.utilities import rank_zero_info
 from sklearn.decomposition import PCA
@@ -15,6 +17,11 @@ def fit_pca(train: Tensor, components: int) -> PCA:
     """PCA of images ``(N, C, H, W)``, with fewer components where the images have fewer dimensions."""
     flat = train.flatten(1).cpu().numpy()
     rank_zero_info(f"PCA: {components} components of {len(flat)} images of {flat.shape[1]} numbers")
+    if len(flat) <= components < flat.shape[1]:
+        warnings.warn(
+            f"PCA of {len(flat)} images has fewer than {components} components: fit it to more, this is no baseline of as many",
+            stacklevel=2,
+        )
     solver = "covariance_eigh" if flat.shape[1] <= EXACT else "randomized"
     return PCA(min(components, *flat.shape), svd_solver=solver, random_state=0).fit(flat)
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from jiio_lightning.attacks import Target, ThreatModel
+from jiio_lightning.core import Joint
 from jiio_lightning.core.solvers import FixedPoint, Picard
 from jiio_lightning.data import ImageBatch
 from jiio_lightning.models import Classifier
@@ -35,6 +36,14 @@ class Smooth(Classifier):
 
     def h(self, z: Tensor) -> Tensor:
         return 3 * z @ self.head
+
+
+class Begins(Joint):
+    """Notes where it begins."""
+
+    def __call__(self, problem, v0, observers=()):
+        self.v0 = v0
+        return super().__call__(problem, v0, observers)
 
 
 def resolve(problem, x: Tensor, hidden: int) -> tuple[Tensor, Tensor]:

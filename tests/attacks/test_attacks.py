@@ -24,9 +24,9 @@ from jiio_lightning.attacks import (
     Verdict,
 )
 from jiio_lightning.core import Joint
-from jiio_lightning.core.solvers import FixedPoint, Picard
+from jiio_lightning.core.solvers import FixedPoint, LowestCost, Picard
 from jiio_lightning.core.steps import Cosine, Normalised
-from tests.attacks.smooth import TIGHT, Smooth, target
+from tests.attacks.smooth import TIGHT, Begins, Smooth, target
 
 BALL = ThreatModel(0.5)
 THREATS = [ThreatModel(0.5, norm, box) for norm in ("l2", "linf") for box in (False, True)]
@@ -101,6 +101,24 @@ def test_pgd_is_the_loop_by_hand(threat):
     found = PGD(4, forward=TIGHT, backward=TIGHT)(given)
     torch.testing.assert_close(found.delta, delta, rtol=1e-9, atol=1e-11)
     assert bool((found.verdict.loss > NoAttack()(given).verdict.loss).all())
+
+
+def test_a_warm_pgd_goes_on_from_the_solves_before():
+    """With solves of 2 steps it comes much nearer to the attack of tight solves than one that starts each at z = 0."""
+    given, few = target(BALL), FixedPoint(Picard(), 2)
+    exact = PGD(12, forward=TIGHT, backward=TIGHT)(given).delta
+    cold, warm = (PGD(12, forward=few, backward=few, warm=warm)(given).delta for warm in (False, True))
+    assert bool(((warm - exact).norm(dim=1) < 0.2 * (cold - exact).norm(dim=1)).all())
+
+
+def test_a_warm_joint_attack_begins_at_the_equilibrium():
+    given = target(BALL)
+    for warm in (None, TIGHT):
+        solver = Begins(Normalised(0.2), max_steps=1)
+        SolverAttack(solver, warm=warm, random_start=True)(given)
+        z, x = solver.v0.z, solver.v0.x
+        assert x.equal(given.random(0)) and not solver.v0.mu.any()
+        assert torch.allclose(z, given.problem.f(z, x), atol=1e-12) if warm else not z.any()
 
 
 def test_the_joint_attack_finds_the_maximum_on_the_ball():
@@ -178,6 +196,16 @@ def test_autoattack_without_its_package(monkeypatch):
         AutoAttack()(target(BALL))
 
 
+@pytest.mark.parametrize("threat", THREATS[1::2], ids=str)
+def test_the_real_autoattack_fools_what_pgd_fools(threat):
+    """And touches nothing. The package is no part of ``dev``: install it as the message above says."""
+    pytest.importorskip("torchattacks")
+    given, state = target(threat, size=6), torch.get_rng_state()
+    found, pgd = AutoAttack()(given), PGD()(given)
+    assert bool((found.verdict.correct <= pgd.verdict.correct).all()) and found.delta.any()
+    assert torch.get_rng_state().equal(state) and all(weight.grad is None for weight in given.net.parameters())
+
+
 def test_an_attack_that_cheats_is_refused():
     class Cheat(Attack):
         def perturb(self, target, restart):
@@ -190,7 +218,8 @@ def test_an_attack_that_cheats_is_refused():
 def test_names():
     assert {type(make()).__name__ for make in NAMED.values()} >= {"NoAttack", "PGD", "AutoAttack", "IntermediateStates"}
     strong = NAMED["pgd_strong"]()
-    assert (strong.steps, strong.restarts) == (100, 5)
+    assert (strong.steps, strong.size, strong.restarts, strong.warm) == (100, 0.1, 5, True)
+    assert isinstance(strong.selection, LowestCost), "the worst iterate counts, not the last"
 
 
 def test_states_that_do_not_exist_cannot_count():

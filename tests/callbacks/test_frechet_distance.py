@@ -17,7 +17,7 @@ from jiio_lightning.callbacks import FrechetDistance
 from jiio_lightning.data import Digits
 from jiio_lightning.data.sampler import Draw
 from jiio_lightning.metrics.extractors import TrainedFeatures
-from jiio_lightning.metrics.frechet import Statistics, frechet_distance
+from jiio_lightning.metrics.frechet import Statistics, bootstrap_deviation, frechet_distance
 from jiio_lightning.models.density import Mixture
 from tests.conftest import metrics as rows
 from tests.metrics.test_extractors import export
@@ -67,9 +67,12 @@ def test_it_is_the_distance_of_the_reconstructions_to_the_test_images(jiio, comm
     extractor = TrainedFeatures("features.pt")
     target = Digits(root=str(prepared)).split_images("test", 20)
     made = torch.from_numpy(np.load("runs/frechet/predictions/predictions.npz")["image"])
-    wanted = frechet_distance(*(Statistics.of(extractor(image).numpy()) for image in (made, target)))
+    features, truth = extractor(made).numpy(), Statistics.of(extractor(target).numpy())
+    wanted = frechet_distance(Statistics.of(features), truth)
     assert metrics[NAME] == pytest.approx(wanted, rel=1e-3)
-    assert metrics[f"{NAME}_low"] < metrics[NAME] < metrics[f"{NAME}_high"]
+    half = 1.96 * bootstrap_deviation(features, truth, 20, seed=0)
+    assert metrics[f"{NAME}_high"] - metrics[NAME] == pytest.approx(half, rel=1e-2)
+    assert metrics[f"{NAME}_low"] == pytest.approx(max(metrics[NAME] - half, 0), rel=1e-2)
     assert not any("fid" in name.lower() or "inception" in name.lower() for name in metrics)
 
 
@@ -86,6 +89,12 @@ def test_the_reference_is_made_once_and_refused_for_other_weights(jiio, command,
     assert jiio(*command) == 1
     error = capsys.readouterr().err
     assert "statistics of something else: weights is" in error and "Remove it" in error and error.count("\n") == 1
+
+
+def test_a_distance_of_no_more_images_than_features_has_a_remark_and_no_interval(jiio, command, metrics):
+    with pytest.warns(UserWarning, match=f"{NAME} is of 4 images and 4 features.* mostly bias and has no interval"):
+        assert jiio(*command, "--data.test_limit", "4") == 0
+    assert metrics[NAME] > 0 and not any(name.startswith(f"{NAME}_") for name in metrics)
 
 
 def test_another_number_of_images_has_another_reference(jiio, command):
@@ -138,9 +147,11 @@ def test_a_density_in_the_run_file(jiio, command, metrics):
     assert 0 <= metrics[f"{name}_low"] < metrics[name] < metrics[f"{name}_high"]
 
 
-def test_one_resample_has_no_deviation():
+def test_one_resample_has_no_deviation_and_one_image_no_covariance():
     with pytest.raises(ValueError, match="resamples >= 2, or 0"):
         FrechetDistance(TrainedFeatures("features.pt"), resamples=1)
+    with pytest.raises(ValueError, match="set generated higher"):
+        FrechetDistance(TrainedFeatures("features.pt"), generated=1)
 
 
 @pytest.mark.slow

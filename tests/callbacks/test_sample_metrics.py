@@ -29,17 +29,17 @@ def samples(stage: str = "test") -> dict[str, np.ndarray]:
 
 
 def test_the_interval_of_a_mean():
-    values = np.array([1.0, 2.0, 3.0, 6.0])
-    half = 1.959964 * math.sqrt(values.var(ddof=1) / 4)
+    values = np.array([1.0, 2.0, 3.0, 6.0, 3.0, 3.0])
+    half = 1.959964 * math.sqrt(values.var(ddof=1) / 6)
     assert mean_interval(values) == pytest.approx((3 - half, 3 + half))
-    assert all(map(math.isnan, mean_interval(values[:1])))
+    assert mean_interval(values[:5]) is None
 
 
 def test_the_interval_of_a_median_is_between_order_statistics():
     """Of 20 values the 6th and the 15th: 1 - 2 P(Bin(20, 1/2) <= 5) = 0.959, and the 7th and 14th would have 0.885."""
     values = np.random.default_rng(0).permutation(np.arange(1.0, 21.0)) ** 3
     assert median_interval(values) == (6.0**3, 15.0**3)
-    assert all(map(math.isnan, median_interval(np.arange(5.0))))
+    assert median_interval(np.arange(6.0)) == (0.0, 5.0) and median_interval(np.arange(5.0)) is None
 
 
 def test_the_interval_of_a_share_is_wilsons():
@@ -47,7 +47,7 @@ def test_the_interval_of_a_share_is_wilsons():
     centre, half = (0.9 + z**2 / 20) / (1 + z**2 / 10), z * math.sqrt(0.09 / 10 + z**2 / 400) / (1 + z**2 / 10)
     assert share_interval(values) == pytest.approx((centre - half, centre + half))
     low, high = share_interval(np.ones(10))
-    assert 0.5 < low < 1 and high == pytest.approx(1.0)
+    assert (low, high) == pytest.approx((10 / (10 + z**2), 1.0))
 
 
 def test_an_accuracy_of_zeros_and_ones_is_a_share():
@@ -93,6 +93,16 @@ def test_a_run_reports_them(jiio, checkpoint, monkeypatch, command, stage, count
         assert seen[f"{stage}/{name}_median"] == pytest.approx(np.median(rows[name]), rel=1e-5)
         low, high = median_interval(rows[name])
         assert [seen[f"{stage}/{name}_median_low"], seen[f"{stage}/{name}_median_high"]] == pytest.approx([low, high], rel=1e-5)
+
+
+def test_five_samples_have_means_and_no_intervals(jiio, checkpoint):
+    """And a line that says so; the share of an accuracy has one."""
+    words = ("--config", "tiny.yaml", "--ckpt_path", checkpoint, CALLBACK, "--data.test_limit", 5)
+    with pytest.warns(UserWarning, match="5 samples have no 95 % intervals of means and medians: they need 6"):
+        assert jiio("test", *words) == 0
+    (row,) = metrics(Path("runs/tiny"))
+    assert row["test/error"] and row["test/error_median"] and not [name for name in row if name.endswith(("_low", "_high"))]
+    assert set(summary("accuracy_pgd", np.array([1.0]))) == {"accuracy_pgd", "accuracy_pgd_low", "accuracy_pgd_high"}
 
 
 def test_within_a_fit_the_tasks_means_will_do(jiio):

@@ -8,7 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.tasks.test_adversarial import RUN, SMALL, fitted  # noqa: F401
+from jiio_lightning.attacks import Attack
+from jiio_lightning.commands.attack import measure
+from jiio_lightning.core import Joint
+from jiio_lightning.core.solvers import FixedPoint, Picard
+from jiio_lightning.core.steps import Normalised
+from tests.tasks.test_adversarial import RUN, SMALL, batch, fitted, task  # noqa: F401
 
 
 @pytest.fixture
@@ -19,20 +24,38 @@ def attack(jiio, fitted):  # noqa: F811
 
 
 def test_attack_writes_a_table_a_record_a_picture_and_the_set(attack, capsys):
-    assert attack("--attack", "intermediate,jiio", "--eps", 0.5, "--n", 10, "--save_set", "true") == 0
+    assert attack("--attack", "intermediate,jiio", "--eps", 0.4, "--n", 10, "--save_set", "true") == 0
     shown = capsys.readouterr().out
     folder = Path("runs/digits_adversarial/attack")
     record = json.loads((folder / "attack.json").read_text())
     assert list(record) == ["clean", "intermediate", "jiio", "samples", "threat", "provenance"]
-    assert record["samples"] == 10 and record["threat"] == {"eps": 0.5, "norm": "l2", "pixel_box": False}
-    assert record["jiio"]["length"] == pytest.approx(0.5, abs=1e-4) and record["clean"]["length"] == 0
+    assert record["samples"] == 10 and record["threat"] == {"eps": 0.4, "norm": "l2", "pixel_box": False}
+    assert record["jiio"]["length"] == pytest.approx(0.4, abs=1e-4) and record["clean"]["length"] == 0
     assert record["jiio"]["accuracy_low"] <= record["jiio"]["accuracy"] <= record["jiio"]["accuracy_high"]
-    assert record["jiio"]["residual"] < 1e-3 and "10 held-out samples, l2 eps 0.5" in shown
+    assert record["jiio"]["residual"] < 1e-3 and "10 held-out samples, l2 eps 0.4" in shown
     arrays = np.load(folder / "attacked.npz")
     assert arrays["image"].shape == arrays["delta"].shape == (10, 1, 8, 8) and arrays["logits"].shape == (10, 10)
     assert (arrays["logits"].argmax(axis=1) == arrays["label"]).mean() == pytest.approx(record["jiio"]["accuracy"])
     assert arrays["index"].tolist() == list(range(10))
     assert (folder / "attack.png").stat().st_size > 5000
+
+
+class Noise(Attack):
+    """Random perturbations, of different lengths."""
+
+    def perturb(self, target, restart):
+        return target.random(restart)
+
+
+def test_residual_and_length_are_the_largest():
+    solver = Joint(Normalised(0.2), max_steps=3)
+    model, given = task(solver, own_attacks={"noise": Noise()}).eval(), batch(6)
+    model.solver.tight = FixedPoint(Picard(), 3)
+    row, arrays = measure(model, [given], "noise")
+    verdict, length = model.target(given).judge(arrays["delta"].flatten(1)), arrays["delta"].flatten(1).norm(dim=1)
+    assert row.residual == pytest.approx(float(verdict.residual.max())) and row.residual > 1.1 * float(verdict.residual.mean())
+    assert row.length == pytest.approx(float(length.max())) and row.length > 1.1 * float(length.mean())
+    assert row.loss == pytest.approx(float(verdict.loss.mean()))
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ import yaml
 from PIL import Image
 
 from jiio_lightning.commands.checkpoint import read_checkpoint, write_checkpoint
+from jiio_lightning.data import Digits
+from jiio_lightning.metrics.pca import pca_error
 from jiio_lightning.models import LatentGenerator
 from jiio_lightning.starts import LinearDecoder
 from jiio_lightning.tasks.base import LEARNED
@@ -53,7 +55,7 @@ def compare(jiio, started):
     return lambda *words: jiio("compare", "--config", "tiny.yaml", "--ckpt_path", started, *words)
 
 
-def test_a_solver_against_a_baseline(compare, capsys):
+def test_a_solver_against_a_baseline(compare, prepared, capsys):
     """Two batches after one that is left out, the target in the table and in the record."""
     Path("baseline.yaml").write_text(BASELINE)
     words = ("--budgets", "[4,2]", "--samples", 2, "--batches", 2, "--skip", 1, "--repeats", 1)
@@ -63,7 +65,10 @@ def test_a_solver_against_a_baseline(compare, capsys):
     contenders, paper = record["contenders"], record["against"]["paper"]
     assert {name: list(of["at"]) for name, of in contenders.items()} == {"default": ["2", "4"], "adam_0.3": ["1", "2", "3"]}
     assert (record["samples"], record["batches"], record["repeats"], record["pixels"]) == (2, 2, 1, 64)
-    assert len(record["residuals"]["z"]) == 4 and record["reference"] > 0 and record["memory"] > 0
+    assert len(record["residuals"]["z"]) == 4 and record["memory"] > 0
+    data = Digits(root=str(prepared), train_limit=18)
+    wanted = pca_error(data.split_images("train"), data.split_images("test", 6)[2:], components=4)
+    assert record["reference"] == pytest.approx(wanted, rel=1e-5), "PCA of training images, on those that were compared"
     assert record["against"]["adam_0.3"] == paper and set(record["against"]) == {"paper", "adam_0.3"}
     assert {"seconds", "cost", "steps", "error", "psnr"} <= set(paper["reached"]["baseline"]) and "error" in paper["gap"]
     assert f"x {paper['speedup']:.1f} against the paper's Nested" in shown and "PCA, same latent" in shown

@@ -6,11 +6,8 @@ import json
 import sys
 from pathlib import Path
 
-import pytest
-
 
 def test_it_shows_distances_quality_accuracy_and_health(jiio, capsys):
-    pytest.importorskip("wandb_workspaces")
     assert jiio("dashboard", "--entity", "us", "--project", "jiio", "--out", "new/board.json") == 0
     assert "new/board.json" in capsys.readouterr().out
     text = Path("new/board.json").read_text()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ import yaml
 
 from jiio_lightning.attacks.named import JIIO
 from jiio_lightning.callbacks import AugmentedDEQSolver, SolveCurves, solve_curves
+from jiio_lightning.commands.learn_start import _examples, costs
 from jiio_lightning.core import Joint
 from jiio_lightning.core.operators import SquareMask
 from jiio_lightning.data import ImageBatch
@@ -98,6 +100,33 @@ def test_the_run_files_own_attack_begins_there():
     assert not model.attack(JIIO).first(model.target(images)).x.any()
 
 
+def test_the_costs_of_starts_are_means_over_all_samples():
+    """Of batches of 4 and 1; each cost is that of z re-solved at the start's x."""
+    model = learned_generation().eval()
+    solver(True, "test", model)
+    given = batch(5)
+    parts = [ImageBatch(*(part[rows] for part in given)) for rows in (slice(4), slice(4, 5))]
+
+    def cost(x) -> float:  # noqa: ANN001
+        problem = model.problem(given)
+        return problem.loss(model.resolve(problem, x, model.net.hidden)[0], x).mean().item()
+
+    with torch.no_grad():
+        wanted = cost(torch.zeros(5, 3)), cost(model.learned_start(given.image)[0])
+    assert costs(model, parts) == pytest.approx(wanted, rel=1e-3)
+
+
+def test_a_sample_that_met_a_nan_teaches_nothing(monkeypatch):
+    model = learned_generation().eval()
+    solver(False, "test", model)
+    solved = model.inner(model.problem(batch()), model.start(batch()))
+    finite = torch.tensor([True, False, True, True])
+    monkeypatch.setattr(model, "inner", lambda *args: replace(solved, finite=finite))
+    with pytest.warns(UserWarning):
+        rows = _examples(model, batch(), most=4)
+    torch.testing.assert_close(rows, {name: tensor[finite] for name, tensor in model.examples(batch(), None, solved.v).items()})
+
+
 def test_the_curves_of_a_solve_begin_where_the_test_does(monkeypatch):
     model, given, curves = learned_generation().eval(), batch(), {}
     solver(True, "test", model)
@@ -178,23 +207,16 @@ def test_few_steps_from_it_do_better(here):
 
 
 def test_an_inverse_problem_takes_the_generators(here):
+    """Few steps from it recover more of what the mask leaves than from x = 0."""
     config = yaml.safe_load(Path("tiny.yaml").read_text())
     config["model"]["class_path"] = "jiio_lightning.tasks.Inverse"
     config["model"]["init_args"]["operator"] = {"class_path": "jiio_lightning.core.operators.SquareMask"}
     Path("inverse.yaml").write_text(yaml.safe_dump(config))
-    assert (
-        call(
-            "test",
-            "--config",
-            "inverse.yaml",
-            "--data.train_limit",
-            300,
-            "--solver.learned_start",
-            True,
-            *checkpoint("last_started"),
-        )
-        == 0
-    )
+    words = ("--config", "inverse.yaml", "--solver.test.max_steps", 3, *checkpoint("last_started"))
+    for learned in (False, True):
+        assert call("test", *words, "--solver.learned_start", learned) == 0
+    plain, started = (float(row["test/error_outside"]) for row in metrics(Path("runs/inverse")))
+    assert started < 0.9 * plain, (started, plain)
 
 
 def test_training_goes_on_without_it(here, tmp_path, monkeypatch):
@@ -268,6 +290,10 @@ def test_attacks_and_few_shot_tasks(jiio, name, words):
     training = ("--solver.train.max_steps", 10, "--data.batch_size", 4)
     assert jiio("fit", *config, *BRIEF, *training) == 0
     last = next(Path("runs").rglob("last.ckpt"))
-    assert jiio("learn_start", *config, *words, *few, "--ckpt_path", last, "--samples", 40) == 0
+    assert jiio("learn_start", *config, *words, *few, "--ckpt_path", last, "--samples", 40, "--held_out", 20) == 0
     started = REPO / f"conf/solver/{'adversarial' if name == 'digits_adversarial' else 'meta'}_started.yaml"
-    assert jiio("test", *config, *data, "--solver", started, *few, "--ckpt_path", last.with_name("last_started.ckpt")) == 0
+    one = ("--solver", started, "--solver.test.max_steps", 1, "--ckpt_path", last.with_name("last_started.ckpt"))
+    assert jiio("test", *config, *data, *one) == 0
+    record, row = json.loads(next(Path("runs").rglob("learn_start.json")).read_text()), metrics(Path(f"runs/{name}"))[-1]
+    cost = -float(row["test/loss_jiio"]) if name == "digits_adversarial" else float(row["test/cost"])
+    assert abs(cost - record["learned"]) < abs(cost - record["training"]), "the one iterate is the start"

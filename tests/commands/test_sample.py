@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from jiio_lightning.commands.sample import check_samples, write_images
+from jiio_lightning.data.sampler import Draw
+from jiio_lightning.models.density import KINDS, Prior
 
 
 class Painter:
@@ -76,3 +79,28 @@ def test_mistakes(jiio, checkpoint, capsys, words, status, message):
     Path("mine/letter.txt").write_text("dear")
     assert jiio("sample", "--config", "tiny.yaml", "--ckpt_path", checkpoint, *words) == status
     assert message in " ".join(capsys.readouterr().err.split())
+
+
+class Spy(Prior):
+    """Notes what it is fitted to, and the seeds."""
+
+    fitted: Tensor
+    seeds: list[int]
+
+    def fit(self, latents: Tensor, seed: int) -> Spy:
+        Spy.fitted, Spy.seeds = latents, [seed]
+        return super().fit(latents, seed)
+
+    def sample(self, n: int, seed: int) -> Tensor:
+        Spy.seeds.append(seed)
+        return super().sample(n, seed)
+
+
+def test_the_density_is_of_training_images_and_the_seed_reaches_it(built, checkpoint, monkeypatch):
+    monkeypatch.setitem(KINDS, "gmm", Spy)
+    cli = built("--config", "tiny.yaml", "--solver.test.max_steps", 3)
+    words = {"n": 2, "latents": 15, "batch_size": 6, "out": "made", "seed": 7}
+    cli.trainer.sample(cli.model, cli.datamodule, ckpt_path=str(checkpoint), **words)
+    wanted = cli.model.encode(cli.datamodule.dataset("train")[Draw(0, np.arange(15))])
+    torch.testing.assert_close(Spy.fitted, wanted)
+    assert Spy.seeds == [7, 7]

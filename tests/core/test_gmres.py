@@ -144,3 +144,19 @@ def test_a_system_stops_just_where_its_residual_is_below_the_tolerance() -> None
         above, below = (gmres(product_of(matrices), rhs, memory=10, tol=share * last).residual for share in (1.001, 0.999))
         assert float(above[slowest]) == pytest.approx(last, rel=1e-9)
         assert float(below[slowest]) < 0.99 * last
+
+
+def test_a_solved_system_takes_no_part_in_a_restart() -> None:
+    """It multiplies zeros from then on, and its value stays as it is."""
+    matrices, rhs = nonsymmetric(batch=2, spread=0.05)
+    matrices[0] = 2 * torch.eye(12)
+    seen: list[Tensor] = []
+
+    def product(u: Tensor) -> Tensor:
+        seen.append(u.clone())
+        return product_of(matrices)(u)
+
+    solution = gmres(product, rhs, memory=3, restarts=3, tol=1e-12)
+    torch.testing.assert_close(solution.value[0], rhs[0] / 2, rtol=1e-14, atol=0)
+    assert len(seen) == solution.num_products == 3 * 4
+    assert not any(u[0].any() for u in (*seen[4:7], *seen[8:11])) and all(u[1].any() for u in seen)

@@ -107,3 +107,18 @@ def test_the_residuals_are_those_of_the_iterate() -> None:
 def test_no_steps_are_refused() -> None:
     with pytest.raises(ValueError, match="max_steps"):
         Nested(Plain(0.1), EXACT, EXACT, max_steps=0)
+
+
+def test_a_sample_that_failed_stays_where_it_is() -> None:
+    """Its cost is NaN where x is above 1/2, though its gradient still points on; the other one goes its way."""
+    rows = torch.tensor([1.0, torch.nan])
+
+    def loss(z: Tensor, x: Tensor) -> Tensor:
+        return (z - 5).square().sum(dim=1) + torch.where(x[:, 0] > 0.5, 0 * rows, 0.0)
+
+    problem, trace = InnerProblem(lambda z, x: z / 2 + x, loss), Trace()
+    solution = Nested(Plain(0.02), EXACT, EXACT, max_steps=6)(problem, Augmented.start(torch.zeros(2, 1), hidden=1), (trace,))
+    x = torch.stack([Augmented.unpack(now.value, 1).x[:, 0] for now in trace.snapshots])
+    fails = int((x[:, 1] > 0.5).int().argmax())
+    assert 0 < fails < 5 and bool((x[fails:, 1] == x[fails, 1]).all()) and bool((x[1:, 0] > x[:-1, 0]).all())
+    assert solution.finite.tolist() == [True, False] and solution.v.x[1] == x[fails - 1, 1], "the last iterate with a cost"

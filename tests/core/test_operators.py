@@ -195,3 +195,10 @@ def test_downsampling_averages_blocks_and_shows_them() -> None:
 def test_bad_input_is_one_clear_error(make, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("mask", [SquareMask(0.99), PixelMask(0.01), PixelMask(0.99)], ids=["no pixel", "none", "all"])
+def test_a_mask_that_hides_all_or_none_is_refused(mask: Operator) -> None:
+    """The error in its hole, or around it, would be 0 / 0."""
+    with pytest.raises(ValueError, match="hides all or none of 4x4 pixels"):
+        measured(mask, images(height=4, width=4))

@@ -176,6 +176,8 @@ def test_evaluation_and_prediction_see_each_sample_once_in_order(root):
     trainer().test(module, data, verbose=False)
     assert module.evaluated == 2 * list(range(9))
     assert torch.cat(trainer().predict(module, data)).tolist() == list(range(9))
+    asked, test = (next(iter(make())).image for make in (data.predict_dataloader, data.test_dataloader))
+    assert asked.equal(test) and not asked.equal(next(iter(data.val_dataloader())).image)
     assert [len(batch.index) for batch in data.val_dataloader()] == [4, 4, 1]
 
 

@@ -9,7 +9,7 @@ import torch
 from jsonargparse import ArgumentParser
 
 from jiio_lightning.data import DataError, Omniglot, omniglot
-from jiio_lightning.data.episodes import quarter_turns
+from jiio_lightning.data.episodes import STREAMS, quarter_turns
 from jiio_lightning.data.omniglot import drawing_hash, read_split
 from jiio_lightning.data.prepared import prepare
 from jiio_lightning.data.sampler import Draw
@@ -143,6 +143,14 @@ def test_episodes_are_pure_functions_of_seed_and_number(data):
     assert not batch.support[0].equal(dataset[Draw(0, np.array([3]))].support[0])
     data.seed = 1
     assert not batch.support[0].equal(data.dataset("train")[Draw(1, np.array([3]))].support[0])
+
+
+def test_validation_and_test_have_episodes_of_their_own(data):
+    """Where they are drawn from as many characters, too: not those of training under another name."""
+    numbers = np.arange(3)
+    plans = [data.dataset(split)._plans(numbers)[0] for split in ("train", "val")]
+    assert data.val_characters == 0 and not np.array_equal(*plans)
+    assert len(set(STREAMS.values())) == 3
 
 
 def test_epochs_have_new_episodes(data):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from experiments import record as module
@@ -70,6 +73,21 @@ def test_a_record_survives_its_file_and_a_broken_file_is_none(tmp_path):
     assert Record.load(tmp_path / "r.json") == record
     (tmp_path / "r.json").write_text((tmp_path / "r.json").read_text()[:40])
     assert Record.load(tmp_path / "r.json") is None and Record.load(tmp_path / "none.json") is None
+
+
+def test_a_record_that_cannot_be_written_whole_leaves_the_old_one(tmp_path, monkeypatch):
+    record = Record("r", "k", "c", {"a": 1.0}, 1.5, 7, 100, [[1, 2.0]], {"f": "s"}, 3, "cpu", {"commit": "x"})
+    record.save(tmp_path / "r.json")
+    whole = Path.write_text
+
+    def full_disk(path: Path, text: str) -> None:
+        whole(path, text[:40])
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full_disk)
+    with pytest.raises(OSError, match="no space"):
+        replace(record, seconds=9.0).save(tmp_path / "r.json")
+    assert Record.load(tmp_path / "r.json") == record
 
 
 def test_other_commands_do_not_decide_the_metrics_of_a_fit():

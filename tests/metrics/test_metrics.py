@@ -48,3 +48,8 @@ def test_ssim_of_a_shifted_constant_is_its_formula():
     c = (0.01 * 2) ** 2
     wanted = [1.0, (2 * 0.5 * 0.25 + c) / (0.5**2 + 0.25**2 + c)]
     assert ssim(image, target, 2.0).tolist() == pytest.approx(wanted, rel=1e-4)
+
+
+def test_pca_of_too_few_images_is_no_baseline(images):
+    with pytest.warns(UserWarning, match="PCA of 4 images has fewer than 5 components"):
+        assert pca.fit_pca(images[0][:4], 5).n_components_ == 4

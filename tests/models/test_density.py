@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -28,6 +30,16 @@ def test_a_mixture_recovers_a_mixture():
     assert torch.allclose(state["means"][order, 0], torch.tensor([-3.0, 3.0], dtype=torch.float64), atol=0.06)
     deviations = torch.stack([state["covariances"][i].diagonal().sqrt() for i in order])
     assert torch.allclose(deviations, torch.tensor([0.5, 0.2, 10.0], dtype=torch.float64).expand(2, 3), rtol=0.06)
+
+
+def test_one_component_is_the_covariance_of_the_latents():
+    """With the ridge on it in units of the deviations of the latents, which differ by factors of 50 and are correlated."""
+    data = (
+        torch.randn(40, 3, generator=torch.Generator().manual_seed(0)) @ torch.tensor([[5.0, 1, 0], [0, 0.1, 0.05], [0, 0, 2]])
+    ).double()
+    state = Mixture(1, ridge=0.5).fit(data + 30, seed=0).state()
+    torch.testing.assert_close(state["means"][0], data.mean(dim=0) + 30)
+    torch.testing.assert_close(state["covariances"][0], data.T.cov(correction=0) + 0.5 * data.var(dim=0).diag())
 
 
 @pytest.mark.parametrize("make", [lambda: Mixture(2), small], ids=["gmm", "vae_gmm"])
@@ -58,16 +70,36 @@ def test_samples_of_a_mixture_are_in_no_order():
     assert 60 < int((signs[1:] != signs[:-1]).sum()) < 140
 
 
-def test_the_loss_of_the_vae_of_latents():
-    """At a posterior that is the prior and a decoder that gives 0: the sum of log v_j / 2 + x_j^2 / (2 v_j)."""
+@pytest.mark.parametrize("mean, log_variance", [(0.0, 0.0), (1.5, -0.7)], ids=["the prior", "another posterior"])
+def test_the_loss_of_the_vae_of_latents(mean, log_variance):
+    """With a decoder that gives 0: the sum of log v_j / 2 + x_j^2 / (2 v_j), and the divergence of the posterior from N(0, I)."""
     vae = LatentVAE(2, width=4, latent=3, layers=2)
     with torch.no_grad():
         for weight in vae.parameters():
             weight.zero_()
+        vae.encoder[-1].bias.copy_(torch.tensor([mean] * 3 + [log_variance] * 3))
         vae.log_variance.copy_(torch.tensor([0.4, -0.2]))
     x = torch.tensor([[1.0, 2.0], [0.0, 1.0]])
     wanted = 0.1 + 0.5 / (2 * torch.tensor(0.4).exp()) + 2.5 / (2 * torch.tensor(-0.2).exp())
+    posterior, prior = (torch.distributions.Normal(*where) for where in ((mean, math.exp(log_variance / 2)), (0.0, 1.0)))
+    wanted = wanted + 3 * torch.distributions.kl_divergence(posterior, prior)
     assert vae.loss(x, torch.Generator()).item() == pytest.approx(wanted.item(), rel=1e-6)
+
+
+def test_a_vae_that_says_nothing_samples_its_likelihood(monkeypatch):
+    """With zeros for weights each posterior is the prior: the mixture is fitted to that, not to means of 0. Samples are noise."""
+
+    def zero(self: VAEMixture, standard: torch.Tensor, generator: torch.Generator) -> None:
+        for weight in self.vae.parameters():
+            torch.nn.init.zeros_(weight)
+        torch.nn.init.constant_(self.vae.log_variance, math.log(0.25))
+
+    monkeypatch.setattr(VAEMixture, "_train", zero)
+    density, data = VAEMixture(components=1, width=4, latent=2, layers=2), two_bumps(4000)
+    samples = density.fit(data, seed=0).sample(4000, seed=0)
+    covariance = density.state()["mixture.covariances"][0]
+    torch.testing.assert_close(covariance, torch.eye(2).double(), rtol=0, atol=3 / math.sqrt(2000))
+    torch.testing.assert_close(samples.std(dim=0), 0.5 * data.std(dim=0), rtol=3 / math.sqrt(8000), atol=0)
 
 
 def test_latents_that_no_density_can_be_fitted_to():

@@ -8,7 +8,7 @@ from torch.nn.utils import parametrize
 
 from jiio_lightning.core import Augmented, FullKKT, InnerProblem, Joint
 from jiio_lightning.core.jacobian import jacobian_penalty
-from jiio_lightning.models.generator import LatentGenerator
+from jiio_lightning.models.generator import LatentGenerator, unit_injection
 from tests.core.problems import spectral_radius
 
 
@@ -116,3 +116,11 @@ def test_the_penalty_and_the_full_gradient_go_through_it() -> None:
     (penalty + surrogate.value.sum()).backward()
     assert all(parameter.grad is None or bool(torch.isfinite(parameter.grad).all()) for parameter in net.parameters())
     assert net.inject.weight.grad is not None and bool(net.inject.weight.grad.any())
+
+
+def test_a_latent_of_unit_variance_moves_z_by_its_own_size() -> None:
+    """Rows of the injection have the length 1 in the mean of squares, of which 64,000 weights know 1 / sqrt(32,000)."""
+    inject = unit_injection(latent=64, hidden=1000)
+    lengths = inject.weight.square().sum(dim=1).mean().item(), inject.bias.square().mean().item()
+    assert lengths == pytest.approx((1.0, 1.0), rel=3 * (2 / 1000) ** 0.5)
+    assert lengths[0] == pytest.approx(1.0, rel=3 / 32_000**0.5)

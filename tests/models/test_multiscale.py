@@ -60,7 +60,8 @@ def test_down_takes_one_strided_convolution_for_each_halving(source: int, target
     convolutions = [layer for layer in down.layers if isinstance(layer, nn.Conv2d)]
     assert len(convolutions) == strides and all(layer.stride == (2, 2) for layer in convolutions)
     assert [layer.out_channels for layer in convolutions[:-1]] == [pyramid.channels[source]] * (strides - 1)
-    assert not isinstance(down.layers[-1], nn.ReLU)  # the sum of all scales is rectified, not its terms
+    # ReLUs between halvings; the sum of all scales is rectified, not its terms
+    assert [isinstance(layer, nn.ReLU) for layer in down.layers] == [False, False, True] * (strides - 1) + [False, False]
     assert down(torch.randn(2, *pyramid.shapes[source])).shape[1:] == pyramid.shapes[target]
 
 

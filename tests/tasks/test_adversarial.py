@@ -20,7 +20,7 @@ from jiio_lightning.data import Digits, ImageBatch
 from jiio_lightning.metrics.intervals import share_interval
 from jiio_lightning.models import ImageClassifier
 from jiio_lightning.tasks import AdversarialTraining
-from tests.attacks.smooth import TIGHT, Smooth
+from tests.attacks.smooth import TIGHT, Begins, Smooth
 from tests.conftest import REPO, metrics
 from tests.tasks.test_ddp import run
 
@@ -162,6 +162,15 @@ def test_starts():
     assert not model.eval().start(given).x.any(), "in training alone"
 
 
+def test_the_run_files_own_attack_begins_where_the_task_does():
+    given = batch()
+    for warm in (None, TIGHT):
+        model = task(Begins(Normalised(0.2), max_steps=1), warm=warm).eval()
+        model.attacked(given, ("jiio",))
+        z = model.solver.test.v0.z
+        assert torch.allclose(z, model.net.f(z, given.image.flatten(1)), atol=1e-12) if warm else not z.any()
+
+
 def test_settling_lets_the_dual_converge():
     """What keeps the trust mask of the solver from silencing every sample; steps that go on leave mu behind."""
     given = batch()
@@ -259,7 +268,8 @@ def test_fit_and_test_write_their_metrics(jiio, fitted):
         low, high = share_interval(np.arange(12) < round(12 * accuracy))
         assert float(row[f"test/accuracy_{name}_low"]) == pytest.approx(low, abs=1e-6)
         assert float(row[f"test/accuracy_{name}_high"]) == pytest.approx(high, abs=1e-6)
-    assert "test/accuracy_pgd" not in row and float(row["test/loss_jiio"]) >= float(row["test/loss_clean"])
+    assert "test/accuracy_pgd" not in row
+    assert float(row["test/loss_jiio"]) > float(row["test/loss_clean"]) + 0.1, "it attacks; found: 2.44 and 2.16"
 
 
 @pytest.mark.parametrize("regime", ["adversarial_pgd", "adversarial_clean"])

@@ -8,8 +8,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
+import pytest
 import torch
+
+from tests.conftest import metrics
 
 STEPS = ("--trainer.max_steps", "3", "--trainer.precision", "64-true", "--trainer.num_sanity_val_steps", "0")
 
@@ -43,3 +47,5 @@ def test_two_processes_give_the_weights_of_one(jiio):
     worst = max(float((tensor - shared[name]).abs().max()) for name, tensor in alone.items())
     assert worst < 1e-6, worst
     assert all(tensor.dtype == torch.float64 for tensor in alone.values())
+    one, two = (next(row["val/error"] for row in metrics(Path(f"runs/{name}")) if row["val/error"]) for name in ("one", "two"))
+    assert float(two) == pytest.approx(float(one), rel=1e-6), "the mean of both processes' images, not of the first one's"

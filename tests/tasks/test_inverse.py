@@ -19,6 +19,7 @@ from jiio_lightning.core.steps import Plain
 from jiio_lightning.data import ImageBatch
 from jiio_lightning.models import Generator, LatentGenerator
 from jiio_lightning.tasks import Generation, Inverse
+from jiio_lightning.tasks.inverse import measure, recovery_metrics
 from tests.core.problems import directional, equilibrium_of, polish
 from tests.tasks.test_ddp import run
 from tests.tasks.test_generation import batch, inject
@@ -164,10 +165,22 @@ def test_metrics_of_merit_are_per_image():
     assert "error_inside" not in task(GaussianNoise()).evaluate(given, model.problem(given), z, torch.zeros(4, 3))
 
 
+def test_errors_in_and_around_a_hole_are_means_over_all_channels():
+    image, target = 2 * torch.rand(2, 2, 3, 8, 8, generator=torch.Generator().manual_seed(0)) - 1
+    given = ImageBatch(target, torch.zeros(2), torch.arange(2))
+    metrics = recovery_metrics(measure(SquareMask(0.5), given, seed=0), image, target)
+    seen = measure(SquareMask(0.5), given, seed=0).seen.expand_as(image)
+    for i, gap in enumerate((image - target).square()):
+        assert metrics["error_inside"][i].item() == pytest.approx(gap[~seen[i]].mean().item(), rel=1e-5)
+        assert metrics["error_outside"][i].item() == pytest.approx(gap[seen[i]].mean().item(), rel=1e-5)
+
+
 def test_the_noise_on_the_input_has_the_psnr_of_its_deviation():
+    """64 images of 64 pixels know the deviation to 1 / sqrt(2 * 4096), of which three are allowed."""
     model, given = task(GaussianNoise(0.2)), batch(64)
     metrics = model.evaluate(given, model.problem(given), torch.zeros(64, model.net.hidden), torch.zeros(64, 3))
-    assert metrics["psnr_input"].mean().item() == pytest.approx(10 * math.log10(4 / 0.2**2), abs=0.3)
+    noise = (4 / 10 ** (metrics["psnr_input"] / 10)).mean().sqrt().item()
+    assert noise == pytest.approx(0.2, rel=3 / math.sqrt(2 * 4096))
 
 
 def test_a_measurement_is_a_function_of_seed_and_index():

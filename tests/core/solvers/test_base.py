@@ -55,6 +55,13 @@ class Spy(Method):
         return 3.0 * fv, None
 
 
+def test_a_fixed_point_is_the_iterate_of_lowest_residual_unless_told() -> None:
+    """v = 1 - 2 v pushes iterates away from 1/3: the start is the nearest."""
+    v0, steps = torch.full((1, 1), 0.3), {"max_steps": 3}
+    assert FixedPoint(Picard(), **steps)(lambda v: 1 - 2 * v, v0).value.item() == pytest.approx(0.3)
+    assert FixedPoint(Picard(), **steps, selection=Last())(lambda v: 1 - 2 * v, v0).value.item() == pytest.approx(0.2)
+
+
 def test_relative_is_a_quotient_of_norms_and_zero_over_zero_is_zero() -> None:
     part, whole = torch.tensor([[3.0, 4.0], [0.0, 0.0]]), torch.tensor([[6.0, 8.0], [0.0, 0.0]])
     assert relative(part, whole).tolist() == [0.5, 0.0]

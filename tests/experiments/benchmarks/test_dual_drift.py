@@ -27,7 +27,7 @@ def test_a_tight_solve_has_the_refined_gradient():
 
 def test_a_loose_solve_has_not():
     logged = drift(3)
-    assert logged["train/dual_cosine"] < 0.99 and abs(logged["train/dual_length"] - 1) > 0.05
+    assert logged["train/dual_cosine"] < 0.99 and logged["train/dual_length"] < 0.95, "mu starts at 0 and is still too short"
 
 
 def test_it_measures_every_so_many_steps():
