@@ -91,8 +91,8 @@ def test_two_runs_at_once_the_second_is_refused(jiio, capsys):
     hold = "import fcntl, time; f = open('runs/tiny/.lock', 'w'); fcntl.lockf(f, 6); print(flush=True); time.sleep(600)"
     with subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE) as other:
         other.stdout.readline()
-        assert jiio("fit", "--config", "tiny.yaml") == 1
-        assert "another run is training in runs/tiny: wait for its end" in error(capsys)
+        status = jiio("fit", "--config", "tiny.yaml")
         other.kill()
+    assert status == 1 and "another run is training in runs/tiny: wait for its end" in error(capsys)
     assert jiio("fit", "--config", "tiny.yaml", "--trainer.max_steps", 1) == 0, "a dead process does not hold it"
     assert not (RUN / ".lock").exists()
