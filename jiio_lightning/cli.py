@@ -151,7 +151,7 @@ class JIIOCLI(LightningCLI):
         check_values(given)
         check_options(given.trainer)
         given.name = _name(given)
-        path = find_checkpoint(given.ckpt_path, self.folder / "checkpoints", resumes)
+        path = find_checkpoint(given.ckpt_path, self.folder / CHECKPOINTS, resumes)
         given.ckpt_path = None if path is None else str(path)
         if path is not None:
             read_checkpoint(path, resumes)

@@ -55,8 +55,6 @@ def check_free(folder: Path, ckpt_path: str | None, overwrite: bool, max_steps: 
     Raises:
         ValueError: if the folder holds the checkpoints of another run than the one that is to go on, or that one is too long.
     """
-    if ckpt_path is not None and not Path(ckpt_path).suffix:
-        return  # one of Lightning's words for the run's own: best, last, hpc
     checkpoint = None if ckpt_path is None else read_checkpoint(Path(ckpt_path))
     if checkpoint is not None and 0 <= max_steps < checkpoint["global_step"]:
         step = checkpoint["global_step"]
