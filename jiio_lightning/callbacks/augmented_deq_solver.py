@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from jsonargparse.typing import PositiveFloat
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.accelerators import CUDAAccelerator
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 
@@ -14,6 +15,9 @@ from jiio_lightning.core.solvers.anderson import Anderson
 from jiio_lightning.core.solvers.base import FixedPoint
 from jiio_lightning.tasks.base import JIIOTask
 from jiio_lightning.tasks.interface import InjectedSolver
+
+PRECISIONS = ("32", "32-true", "64", "64-true", "bf16", "bf16-mixed", "16", "16-mixed")
+"""In the mixed ones f and h are short; state, solver and residuals are float32 (:class:`~jiio_lightning.core.InnerProblem`)."""
 
 
 class AugmentedDEQSolver(InjectedSolver, Callback):
@@ -53,10 +57,13 @@ class AugmentedDEQSolver(InjectedSolver, Callback):
         """Inject this solver into the task (Lightning calls it before the module's own setup).
 
         Raises:
-            ValueError: if the task needs a solver and there is none, or training is to begin at a learned start.
+            ValueError: if the task needs a solver and there is none, training is to begin at a learned start, or the solver's
+                own arithmetic would lose its precision.
         """
         if not isinstance(pl_module, JIIOTask):
             return
+        if trainer is not None:
+            check_precision(trainer.precision, isinstance(trainer.accelerator, CUDAAccelerator))
         if self.train is None or self.test is None:
             raise ValueError(
                 "There is no inner solver: add `solver: ../conf/solver/joint.yaml` to the run file, or --solver PATH "
@@ -76,7 +83,8 @@ class AugmentedDEQSolver(InjectedSolver, Callback):
 
     def resolve(self, problem: InnerProblem, x: Tensor, hidden: int) -> tuple[Tensor, Tensor]:
         with torch.no_grad():  # from z = 0: feasible metrics are functions of x, not of the solver's z
-            solution = self.tight(lambda z: problem.f(z, x), x.new_zeros(x.shape[0], hidden))
+            f = problem.in_full_precision().f
+            solution = self.tight(lambda z: f(z, x), x.new_zeros(x.shape[0], hidden))
         return solution.value, solution.residual
 
     def trusted(self, solution: InnerSolution) -> Tensor:
@@ -117,3 +125,18 @@ class AugmentedDEQSolver(InjectedSolver, Callback):
                 "trains on the Jacobian penalty alone, or on nothing without one. If it lasts (train/trusted stays 0), raise "
                 "jacobian.coefficient, solver.train.max_steps or solver.trust_tol."
             )
+
+
+def check_precision(precision: str | int | None, gpu: bool) -> None:
+    """Refuse, by a ValueError, a precision in which the solver's residuals mean nothing; those of PyTorch Lightning.
+
+    Example:
+        >>> check_precision("bf16-mixed", gpu=False)
+        >>> check_precision("16-mixed", gpu=False)
+        Traceback (most recent call last):
+        ValueError: --trainer.precision 16-mixed needs a GPU: take bf16-mixed or 32-true on a processor
+    """
+    if str(precision) in ("16", "16-mixed") and not gpu:
+        raise ValueError(f"--trainer.precision {precision} needs a GPU: take bf16-mixed or 32-true on a processor")
+    if precision is not None and str(precision) not in PRECISIONS:
+        raise ValueError(f"--trainer.precision {precision} would round the solver's state: take bf16-mixed or 32-true")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from jsonargparse import Namespace
 from pytorch_lightning import Trainer
 
+from jiio_lightning.callbacks.augmented_deq_solver import check_precision
 from jiio_lightning.commands.attack import attack
 from jiio_lightning.commands.compare import compare
 from jiio_lightning.commands.learn_start import learn_start
@@ -24,6 +26,7 @@ def check_options(given: Namespace) -> None:
     for name, why in wrong.items():
         if why:
             raise ValueError(f"trainer.{name} is {given[name]}: {why}")
+    check_precision(given.precision, gpu=torch.cuda.is_available() and given.accelerator != "cpu")
 
 
 class JIIOTrainer(Trainer):

@@ -47,18 +47,19 @@ def gmres(
         >>> gmres(lambda u: u @ matrix.T, rhs).value.tolist()
         [[1.0, 2.0]]
     """
-    value, products = torch.zeros_like(rhs), 0
-    scale = torch.linalg.vector_norm(rhs, dim=1).clamp_min(torch.finfo(rhs.dtype).tiny)
-    residual = rhs
-    for _ in range(restarts):
-        unsolved = torch.linalg.vector_norm(residual, dim=1) >= tol * scale  # a NaN is not waited for
-        if not bool(unsolved.any()):
-            break
-        left = torch.where(unsolved.unsqueeze(1), residual, 0.0)
-        step, used = _cycle(product, left, min(memory, rhs.shape[1]), tol * scale)
-        value = value + step
-        residual = rhs - product(value)
-        products += used + 1
+    with torch.autocast(rhs.device.type, enabled=False):  # an orthogonal basis in bfloat16 is none
+        value, products = torch.zeros_like(rhs), 0
+        scale = torch.linalg.vector_norm(rhs, dim=1).clamp_min(torch.finfo(rhs.dtype).tiny)
+        residual = rhs
+        for _ in range(restarts):
+            unsolved = torch.linalg.vector_norm(residual, dim=1) >= tol * scale  # a NaN is not waited for
+            if not bool(unsolved.any()):
+                break
+            left = torch.where(unsolved.unsqueeze(1), residual, 0.0)
+            step, used = _cycle(product, left, min(memory, rhs.shape[1]), tol * scale)
+            value = value + step
+            residual = rhs - product(value)
+            products += used + 1
     return LinearSolution(value, torch.linalg.vector_norm(residual, dim=1) / scale, products)
 
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from jiio_lightning.core.equilibrium import Linearisation
 from jiio_lightning.core.problem import InnerProblem
-from jiio_lightning.core.solvers.base import Solution
+from jiio_lightning.core.solvers.base import Solution, relative
 from jiio_lightning.core.solvers.observers import Observer
 from jiio_lightning.core.state import Augmented
 
@@ -25,7 +26,8 @@ class XResidual:
     """||x - P(x - dL/dx)|| over the largest one that this solve has seen: a residual of x without units.
 
     The gradient in x has no natural scale to be compared with. The largest so far is a scale that neither the units of x nor a
-    factor on the loss can change. A solve that starts at its solution therefore reports 1: it has nothing to compare with.
+    factor on the loss can change. A solve that starts at its solution has nothing to compare with: where x is judged,
+    :meth:`at` gives a scale to begin with; without one the first residual is 1.
 
     Example:
         >>> problem, residual = InnerProblem(f=lambda z, x: z, loss=lambda z, x: x.sum(1)), XResidual()
@@ -34,11 +36,19 @@ class XResidual:
         [1.0, 0.25, 0.125]
     """
 
-    def __init__(self) -> None:
-        self.largest: Tensor | None = None
+    def __init__(self, largest: Tensor | None = None) -> None:
+        self.largest = largest
+
+    @classmethod
+    def at(cls, problem: InnerProblem, v: Augmented) -> XResidual:
+        """With the scale of v: the gradient in x that a mu of the same length but other signs would give; one evaluation of f."""
+        if not bool(v.mu.any()):
+            return cls()
+        signs = torch.randint(2, (v.hidden,), generator=torch.Generator().manual_seed(0)).to(v.mu) * 2 - 1
+        return cls(torch.linalg.vector_norm(Linearisation(problem.f, v.z, v.x).pull_x(signs * v.mu), dim=1))
 
     def __call__(self, problem: InnerProblem, x: Tensor, dx: Tensor) -> Tensor:
-        """``(B,)`` for x and dL/dx ``(B, d)``; 1 at the start."""
+        """``(B,)`` for x and dL/dx ``(B, d)``."""
         norm = torch.linalg.vector_norm(x - problem.project(x - dx), dim=1)
         # fmax, which ignores a NaN: it must not spoil the scale of later steps.
         self.largest = norm if self.largest is None else torch.fmax(self.largest, norm)
@@ -72,6 +82,12 @@ class MuResidual:
         return torch.linalg.vector_norm(dz, dim=1) / whole.clamp_min(torch.finfo(norm.dtype).tiny)
 
 
+def residuals(problem: InnerProblem, v: Augmented, gradient: Augmented, of_mu: MuResidual, of_x: XResidual) -> Tensor:
+    """Relative residuals of z, mu and x at v ``(B, 3)``, from dL/dv."""
+    z = relative(gradient.mu, v.z + gradient.mu)
+    return torch.stack([z, of_mu(v.mu, gradient.z), of_x(problem, v.x, gradient.x)], dim=1)
+
+
 class SolveError(RuntimeError):
     """An inner solve whose answer cannot be used; :meth:`InnerSolution.require` raises it.
 
@@ -95,6 +111,8 @@ class InnerSolution:
         >>> solution = InnerSolution(v, residuals, torch.zeros(2), num_steps=40, finite=torch.tensor([True, True]))
         >>> solution.feasible().tolist()
         [True, False]
+        >>> InnerSolution(v, residuals, torch.zeros(2), 40, torch.tensor([True, True]), tol=0.2).converged.tolist()
+        [True, False]
     """
 
     v: Augmented  # selected iterate, outside any graph
@@ -102,12 +120,18 @@ class InnerSolution:
     cost: Tensor  # (B,) inner loss at v
     num_steps: int  # steps in x
     finite: Tensor  # (B,) bool, False where the sample fell back to its last finite iterate
+    tol: float = 0.0  # what z, mu and x were solved to; 0 where x was not judged
 
     @classmethod
-    def of(cls, solution: Solution, hidden: int) -> InnerSolution:
+    def of(cls, solution: Solution, hidden: int, tol: float = 0.0) -> InnerSolution:
         """From a packed solve."""
         v = Augmented.unpack(solution.value, hidden)
-        return cls(v, solution.residuals, solution.cost, solution.num_steps, solution.finite)
+        return cls(v, solution.residuals, solution.cost, solution.num_steps, solution.finite, tol)
+
+    @property
+    def converged(self) -> Tensor:
+        """``(B,)`` bool: the samples whose z, mu and x are all solved to ``tol``; none without one."""
+        return self.finite & (self.residuals < self.tol).all(dim=1)
 
     @property
     def feasibility(self) -> Tensor:
@@ -119,10 +143,15 @@ class InnerSolution:
         return self.finite & (self.feasibility < feasible_tol)
 
     def require(self, feasible_tol: float = 1e-2) -> InnerSolution:
-        """This solution, if all samples are finite, the median sample is feasible and its mu has converged; else a SolveError."""
+        """This solution, or a SolveError.
+
+        Without a tol it promises that all samples are finite, that the median sample is feasible and that its mu has converged;
+        nothing of x. With one it promises z, mu and x of every sample to that tol.
+        """
         complaint = diagnose(self, feasible_tol)
         if complaint is not None:
-            raise SolveError(complaint)
+            judged = f"x was judged, by tol={self.tol:g}" if self.tol > 0 else "x was not judged: that needs a tol of the solver"
+            raise SolveError(f"{complaint} ({judged})")
         return self
 
 
@@ -165,6 +194,8 @@ def diagnose(solution: InnerSolution, feasible_tol: float = 1e-2) -> str | None:
             "else the iteration diverges: lower the step in x (step.size) or the steps in z and mu (step_sizes), "
             "or raise the Jacobian penalty (jacobian.coefficient)."
         )
+    if solution.tol > 0 and not bool(solution.converged.all()):
+        return _not_converged(solution)
     # The median: a few samples that do not converge are usual, and training leaves them out.
     z, mu, x = (float(value) for value in torch.median(solution.residuals, dim=0).values)
     if z < feasible_tol:
@@ -178,6 +209,15 @@ def diagnose(solution: InnerSolution, feasible_tol: float = 1e-2) -> str | None:
     return measured + (
         "x has stopped but z has not: f is hardly a contraction there. Raise jacobian.coefficient when training, lower "
         "step_sizes.z, or use method: Anderson."
+    )
+
+
+def _not_converged(solution: InnerSolution) -> str:
+    worst = ", ".join(f"{name} {float(v):.1e}" for name, v in zip(RESIDUALS, solution.residuals.amax(dim=0), strict=True))
+    return (
+        f"{int((~solution.converged).sum())} of {len(solution.finite)} samples have not converged to tol={solution.tol:g} after "
+        f"{solution.num_steps} steps: largest residuals {worst}. Raise max_steps or tol, use float64, or go on with the samples "
+        "that solution.converged marks."
     )
 
 

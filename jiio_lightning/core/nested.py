@@ -66,7 +66,7 @@ class Nested(InnerSolver):
     def __call__(self, problem: InnerProblem, v0: Augmented, observers: Sequence[Observer] = ()) -> InnerSolution:
         """Solve from v0; observers see one packed iterate for each step in x."""
         with torch.no_grad():
-            v0 = replace(v0.detach(), x=problem.project(v0.x.detach()))
+            v0 = problem.enter(v0)
             v, best = v0, None
             rule_state, measure = self.step.init(v0.x), XResidual()
             finite = torch.ones(v0.x.shape[0], dtype=torch.bool, device=v0.x.device)

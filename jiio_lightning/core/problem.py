@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -39,11 +39,38 @@ class InnerProblem:
         >>> z, mu, x = torch.tensor([[4.0], [-2.0], [2.0]], dtype=torch.float64).split(1)
         >>> problem.gradients(Augmented(z, mu, x)).pack().tolist()
         [[0.0, 0.0, 0.0]]
+
+    Raises:
+        ValueError: at the first evaluation, where f or the loss returns another shape than here, x is not of real numbers or on
+            another device than the net, or the batch is empty.
     """
 
     f: Callable[[Tensor, Tensor], Tensor]  # the cell, (B, n), (B, d) -> (B, n)
     loss: Callable[[Tensor, Tensor], Tensor]  # (B, n), (B, d) -> (B,), of each sample; holds h and the target
     project: Callable[[Tensor], Tensor] = unconstrained  # Euclidean projection of x on C, (B, d) -> (B, d)
+
+    def __post_init__(self) -> None:
+        # Frozen, so that nobody exchanges them later: what enters here is checked and converted here, and nowhere else.
+        object.__setattr__(self, "f", _Entry.of(self.f, _cell_shape))
+        object.__setattr__(self, "loss", _Entry.of(self.loss, _loss_shape))
+
+    def enter(self, v0: Augmented) -> Augmented:
+        """v0 outside any graph and with x in C, where every solve begins.
+
+        Raises:
+            ValueError: if it is no batch of real numbers on one device.
+        """
+        x = v0.x
+        if not x.is_floating_point() or not len(x) or x.is_meta or {v0.z.device, v0.mu.device} != {x.device}:
+            raise ValueError(
+                f"a solve needs an x of real numbers, at least one row, on the device of z and mu and of the net: it is "
+                f"{tuple(x.shape)} of {x.dtype} on {x.device}, z is on {v0.z.device} and mu on {v0.mu.device}"
+            )
+        return replace(v0.detach(), x=self.project(x.detach()))
+
+    def in_full_precision(self) -> InnerProblem:
+        """This problem without autocast: what judges an answer is not rounded to bfloat16."""
+        return replace(self, **{name: replace(getattr(self, name), low=None) for name in ("f", "loss")})
 
     def lagrangian(self, v: Augmented) -> Tensor:
         r"""Value of Eq. 13 for each sample ``(B,)``.
@@ -72,6 +99,53 @@ class InnerProblem:
     def gradients(self, v: Augmented) -> Augmented:
         """The gradient part of :meth:`evaluate`."""
         return self.evaluate(v).gradient
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """f or the loss of a user: it runs under the autocast that was on where the problem was made, and its answer is as z is.
+
+    Raises:
+        ValueError: for an answer of another shape or device, or an x on another device than the net.
+    """
+
+    function: Callable[[Tensor, Tensor], Tensor]
+    shape: Callable[[Tensor], tuple[str, torch.Size]]  # the name of the function, and the shape of its answer for a z
+    low: torch.dtype | None  # of autocast, if any
+
+    @classmethod
+    def of(cls, function: Callable[[Tensor, Tensor], Tensor], shape: Callable[[Tensor], tuple[str, torch.Size]]) -> _Entry:
+        if isinstance(function, _Entry):
+            return replace(function, shape=shape)
+        kind = next((kind for kind in ("cuda", "cpu") if torch.is_autocast_enabled(kind)), None)
+        return cls(function, shape, None if kind is None else torch.get_autocast_dtype(kind))
+
+    def __call__(self, z: Tensor, x: Tensor) -> Tensor:
+        try:
+            answer = self._run(z, x)
+        except RuntimeError as error:
+            if "device" not in str(error):
+                raise
+            raise ValueError(f"x is on {x.device} and the net is not: move one of them ({str(error).splitlines()[0]})") from error
+        name, shape = self.shape(z)
+        if answer.shape != shape or answer.device != z.device:
+            raise ValueError(
+                f"{name} has to return {tuple(shape)} on {z.device} for z {tuple(z.shape)} and x {tuple(x.shape)}, "
+                f"not {tuple(answer.shape)} on {answer.device}"
+            )
+        return answer.to(z.dtype)
+
+    def _run(self, z: Tensor, x: Tensor) -> Tensor:
+        with torch.autocast(z.device.type, dtype=self.low, enabled=self.low is not None):
+            return self.function(z, x)
+
+
+def _cell_shape(z: Tensor) -> tuple[str, torch.Size]:
+    return "f", z.shape
+
+
+def _loss_shape(z: Tensor) -> tuple[str, torch.Size]:
+    return "the loss, one number a sample,", z.shape[:1]
 
 
 def loss_gradient(loss: Callable[[Tensor, Tensor], Tensor], v: Augmented) -> Evaluation:

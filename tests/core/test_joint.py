@@ -126,11 +126,11 @@ def test_a_budget_that_cannot_be_run_is_refused(max_steps: int, tol: float) -> N
         Joint(max_steps=max_steps, tol=tol)
 
 
-def test_a_warm_start_at_the_solution_stays_there() -> None:
-    """Its residual of x has nothing to be compared with, so that the whole budget runs; z and mu are known to have converged."""
-    solution = Joint(Plain(LINEAR.step()), max_steps=50, tol=1e-6)(LINEAR.problem(), LINEAR.solution())
-    assert worst_error(solution.v, LINEAR.solution()) < 1e-10
-    assert float(solution.residuals[:, :2].max()) < 1e-6
+@pytest.mark.parametrize("step", [None, Plain(LINEAR.step())], ids=["default", "plain"])
+def test_a_solve_that_starts_at_its_solution_says_so_at_once(step: StepRule | None) -> None:
+    solution = Joint(step, tol=1e-10)(LINEAR.problem(), LINEAR.solution())
+    assert solution.num_steps == 1 and bool(solution.converged.all())
+    assert worst_error(solution.v, LINEAR.solution()) < 1e-14
 
 
 def test_a_problem_that_can_be_fitted_exactly_stops_early() -> None:

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
-from jiio_lightning.core import Augmented, InnerProblem
+from jiio_lightning.core import Augmented, InnerProblem, Joint
 from tests.core.problems import LinearQuadratic, TanhDEQ, explicit_gradients
 
 
@@ -68,3 +69,19 @@ def test_evaluate_works_under_no_grad_and_with_inference_tensors() -> None:
     with torch.inference_mode():
         frozen = Augmented(v.z.clone(), v.mu.clone(), v.x.clone())
     assert_same(problem.gradients(frozen), expected, tol=0.0)
+
+
+@pytest.mark.parametrize("solver", [Joint(), Joint(tol=1e-5)], ids=["budget", "tol"])
+def test_what_does_not_fit_is_one_sentence_at_the_first_evaluation(solver: Joint) -> None:
+    linear = LinearQuadratic.random()
+    f, loss, start = linear.f, linear.loss, linear.start()
+    x = start.x
+    for wrong, problem, v0 in (
+        (r"f has to return \(4, 6\)", InnerProblem(lambda z, x: f(z, x)[:, :3], loss), start),
+        (r"one number a sample, has to return \(4,\)", InnerProblem(f, lambda z, x: loss(z, x).sum()), start),
+        ("real numbers", InnerProblem(f, loss), Augmented.start(x.long(), 6)),
+        ("at least one row", InnerProblem(f, loss), Augmented.start(x[:0], 6)),
+        ("on the device of z", InnerProblem(f, loss), Augmented(start.z, start.mu, x.to("meta"))),
+    ):
+        with pytest.raises(ValueError, match=wrong):
+            solver(problem, v0)

@@ -144,7 +144,7 @@ def solve(
         (0.7391, 29)
     """
     check_budget(max_steps, tol)
-    with torch.no_grad():
+    with torch.no_grad(), torch.autocast(v0.device.type, enabled=False):  # mixing is arithmetic of small differences
         v, best = v0.detach(), None
         state = method.init(v)
         finite = torch.ones(v.shape[0], dtype=torch.bool, device=v.device)
