@@ -2,16 +2,25 @@
 
 from jiio_lightning.models.classifier import ImageClassifier
 from jiio_lightning.models.conditioned import FiLMClassifier
+from jiio_lightning.models.coordinate_mlps import SIREN, FourierFeatures
+from jiio_lightning.models.coordinate_nets import IMFN, ISIREN, MFN, InjectedSIREN
 from jiio_lightning.models.generator import LatentGenerator
-from jiio_lightning.models.interface import Classifier, ConditionalClassifier, Generator, Solve
+from jiio_lightning.models.interface import Classifier, ConditionalClassifier, CoordinateNet, Generator, Solve
 from jiio_lightning.models.mdeq import MDEQCell
 
 __all__ = [
+    "IMFN",
+    "ISIREN",
+    "MFN",
+    "SIREN",
     "Classifier",
     "ConditionalClassifier",
+    "CoordinateNet",
     "FiLMClassifier",
+    "FourierFeatures",
     "Generator",
     "ImageClassifier",
+    "InjectedSIREN",
     "LatentGenerator",
     "MDEQCell",
     "Solve",

@@ -53,6 +53,31 @@ class Generator(nn.Module, ABC):
         return self.h(solve(self.f, x, self.hidden))
 
 
+class CoordinateNet(nn.Module, ABC):
+    """A signal as a function of its coordinates, explicit or through an equilibrium.
+
+    Example:
+        >>> import torch
+        >>> class Ramp(CoordinateNet):
+        ...     dims, channels = 1, 1
+        ...     def values(self, c, solve):
+        ...         return solve(lambda z, c: z / 2 + c, c, 1)
+        >>> Ramp().values(torch.ones(3, 1), lambda f, x, hidden: f(torch.zeros(3, hidden), x)).flatten().tolist()
+        [1.0, 1.0, 1.0]
+    """
+
+    dims: int  # width d of a coordinate, each in [-1, 1]
+    channels: int  # of a value
+
+    @abstractmethod
+    def values(self, c: Tensor, solve: Solve) -> Tensor:
+        """Values ``(N, C)`` at coordinates ``(N, d)``; ``solve`` solves the equilibrium of an implicit net."""
+
+    def lipschitz(self) -> float | None:
+        """A bound on the Lipschitz constant of the cell in z: below 1 it is a contraction. None for a net without a cell."""
+        return None
+
+
 class Classifier(nn.Module, ABC):
     """A DEQ that names the class of an image x.
 
