@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -62,14 +63,44 @@ def adjoint(at: Linearisation, cotangent: Tensor, solver: FixedPoint, mu0: Tenso
     return solver(lambda mu: at.pull_z(mu) + cotangent, start)
 
 
-def equilibrium(f: Cell, x: Tensor, z0: Tensor, forward: FixedPoint, backward: FixedPoint) -> Tensor:
+@dataclass(frozen=True)
+class Neumann:
+    r"""The adjoint by a truncated series, :math:`\mu \approx \sum_{k=0}^{T} (J_z^\top)^k \partial_z \ell`, without a residual.
+
+    T products with the Jacobian, where Picard takes two more for the same value: it starts at 0 and measures where it ends.
+
+    Args:
+        order: T. 0 takes dl/dz for mu; 1 is what (Implicit)^2 trains with (Eq. 14 there, Fig. 4).
+
+    Example:
+        >>> at = Linearisation(lambda z, x: z / 2 + x, z=torch.zeros(1, 1), x=torch.zeros(1, 1))
+        >>> [Neumann(order)(at, torch.ones(1, 1)).item() for order in (0, 1, 2)]
+        [1.0, 1.5, 1.75]
+    """
+
+    order: int = 1
+
+    def __post_init__(self) -> None:
+        if self.order < 0:
+            raise ValueError(f"a Neumann series needs order >= 0, got {self.order}")
+
+    def __call__(self, at: Linearisation, cotangent: Tensor) -> Tensor:
+        """mu ``(B, n)`` for the cotangent dl/dz ``(B, n)``."""
+        mu = cotangent
+        for _ in range(self.order):
+            mu = at.pull_z(mu) + cotangent
+        return mu
+
+
+def equilibrium(f: Cell, x: Tensor, z0: Tensor, forward: FixedPoint | None, backward: FixedPoint | Neumann) -> Tensor:
     r"""The fixed point :math:`z^*(x) = f(z^*, x)` (Eq. 3), differentiable in x and in the weights of f.
 
     .. math:: \frac{\partial \ell}{\partial \theta} = \mu^\top \frac{\partial f}{\partial \theta}, \quad
               (I - J_z)^\top \mu = \partial_z \ell
 
     The forward solve, from z0 ``(B, n)`` at x ``(B, d)``, has no graph; ``backward`` solves the adjoint equation in the backward
-    pass. What is returned ``(B, n)`` is f evaluated once more at the solution, with that evaluation's graph.
+    pass. What is returned ``(B, n)`` is f evaluated once more at the solution, with that evaluation's graph. With ``forward``
+    None z0 is taken as it is: of a warm start that is near enough, one evaluation is the whole solve.
 
     Raises:
         RuntimeError: in a backward pass with ``create_graph``: second derivatives are not available.
@@ -83,8 +114,10 @@ def equilibrium(f: Cell, x: Tensor, z0: Tensor, forward: FixedPoint, backward: F
         >>> z.item(), torch.autograd.grad(z.sum(), x)[0].item()
         (6.0, 2.0)
     """
-    with torch.no_grad():
-        z = forward(lambda z: f(z, x), z0).value
+    z = z0.detach()
+    if forward is not None:
+        with torch.no_grad():
+            z = forward(lambda z: f(z, x), z0).value
     fz = f(z, x)
     if fz.requires_grad:
         # The hook puts mu in the place of dl/dz: the graph of this one evaluation then gives Eq. 7.
@@ -92,8 +125,8 @@ def equilibrium(f: Cell, x: Tensor, z0: Tensor, forward: FixedPoint, backward: F
     return fz
 
 
-def _pull(at: Linearisation, cotangent: Tensor, backward: FixedPoint) -> Tensor:
+def _pull(at: Linearisation, cotangent: Tensor, backward: FixedPoint | Neumann) -> Tensor:
     """The hook of :func:`equilibrium`: it solves, so that a second derivative through it would be silently wrong."""
     if torch.is_grad_enabled():
         raise RuntimeError("equilibrium() has first derivatives only: leave out create_graph, or use core.kkt for second ones")
-    return adjoint(at, cotangent, backward).value
+    return backward(at, cotangent) if isinstance(backward, Neumann) else adjoint(at, cotangent, backward).value
