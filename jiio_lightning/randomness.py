@@ -22,6 +22,8 @@ class DataStream(IntEnum):
     TRAIN_EPISODE = 2
     VAL_EPISODE = 3
     TEST_EPISODE = 4
+    POINTS = 5
+    HELD_OUT = 6
 
 
 class SampleStream(IntEnum):

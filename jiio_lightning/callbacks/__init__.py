@@ -11,6 +11,7 @@ from jiio_lightning.callbacks.prediction_writer import PredictionWriter
 from jiio_lightning.callbacks.resuming import Interruption, SameRun
 from jiio_lightning.callbacks.run_defaults import FinalCheckpoint, StepProgress
 from jiio_lightning.callbacks.sample_metrics import SampleMetrics
+from jiio_lightning.callbacks.signal_pictures import SignalPictures
 from jiio_lightning.callbacks.solve_curves import SolveCurves
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "PredictionWriter",
     "SameRun",
     "SampleMetrics",
+    "SignalPictures",
     "SolveCurves",
     "StepProgress",
 ]

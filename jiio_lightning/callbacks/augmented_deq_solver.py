@@ -15,6 +15,7 @@ from jiio_lightning.core.solvers.anderson import Anderson
 from jiio_lightning.core.solvers.base import FixedPoint
 from jiio_lightning.tasks.base import JIIOTask
 from jiio_lightning.tasks.interface import InjectedSolver
+from jiio_lightning.tasks.representation import Representation
 
 PRECISIONS = ("32", "32-true", "64", "64-true", "bf16", "bf16-mixed", "16", "16-mixed")
 """In the mixed ones f and h are short; state, solver and residuals are float32 (:class:`~jiio_lightning.core.InnerProblem`)."""
@@ -57,9 +58,11 @@ class AugmentedDEQSolver(InjectedSolver, Callback):
         """Inject this solver into the task (Lightning calls it before the module's own setup).
 
         Raises:
-            ValueError: if the task needs a solver and there is none, training is to begin at a learned start, or the solver's
-                own arithmetic would lose its precision.
+            ValueError: if the task needs a solver and there is none, if it has no use for one, if training is to begin at a
+                learned start, or the solver's own arithmetic would lose its precision.
         """
+        if isinstance(pl_module, Representation) and (self.train is not None or self.test is not None):
+            raise ValueError("Representation optimises no input, so that it has no inner solver: leave out `solver`")
         if not isinstance(pl_module, JIIOTask):
             return
         if trainer is not None:

@@ -19,6 +19,7 @@ from jiio_lightning.core.solvers.observers import RandomIterate
 from jiio_lightning.core.state import Augmented
 from jiio_lightning.randomness import sample_generators
 from jiio_lightning.tasks.interface import Regularised, Regularizer, Watch
+from jiio_lightning.tasks.representation import Representation
 
 
 class JacobianRegularization(Regularizer, Callback):
@@ -49,7 +50,13 @@ class JacobianRegularization(Regularizer, Callback):
         self.seed = seed
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Inject this regularisation into the task."""
+        """Inject this regularisation into the task.
+
+        Raises:
+            ValueError: if the task has no use for one, and it is not that of a run file without `jacobian`.
+        """
+        if isinstance(pl_module, Representation) and not vars(JacobianRegularization()).items() <= vars(self).items():
+            raise ValueError("Representation bounds its cell by model.net.bound: leave out `jacobian`")
         if isinstance(pl_module, Regularised):
             pl_module.regularizer = self
 

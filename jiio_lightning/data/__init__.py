@@ -12,6 +12,7 @@ from jiio_lightning.data.images import ImageFolder
 from jiio_lightning.data.mnist import MNIST
 from jiio_lightning.data.module import PreparedDataModule
 from jiio_lightning.data.omniglot import Omniglot
+from jiio_lightning.data.signals import AudioSignal, ImageSignal, SolidSignal, VideoSignal
 
 SETS: dict[str, type[PreparedDataModule]] = {
     data.title: data for data in (Digits, MNIST, CIFAR10, Omniglot, CelebA, FFHQ, ImageFolder)
@@ -23,6 +24,7 @@ __all__ = [
     "FFHQ",
     "MNIST",
     "SETS",
+    "AudioSignal",
     "CelebA",
     "DataError",
     "DigitEpisodes",
@@ -31,5 +33,8 @@ __all__ = [
     "FewShotFolder",
     "ImageBatch",
     "ImageFolder",
+    "ImageSignal",
     "Omniglot",
+    "SolidSignal",
+    "VideoSignal",
 ]

@@ -68,7 +68,7 @@ class FilterNet(CoordinateNet):
         return torch.cat([filter(c) for filter in self.filters], dim=-1)
 
     def f(self, z: Tensor, x: Tensor, shift: Tensor | None = None) -> Tensor:
-        """The cell: z ``(..., D)`` and filters ``(..., (L + 1) D)`` to ``(..., D)``; ``shift`` is added to the first ``W z + b``."""
+        """The cell: z ``(..., D)`` and filters ``(..., (L + 1) D)`` to ``(..., D)``; a shift is added to the first ``W z + b``."""
         first, *others = x.split(self.width, dim=-1)
         z = z + first
         for place, (linear, g) in enumerate(zip(self.linears, others, strict=True)):
@@ -137,8 +137,8 @@ class IMFN(MFN):
         >>> from jiio_lightning.core.solvers import FixedPoint, Picard
         >>> layers = Layers(FixedPoint(Picard(), 60), FixedPoint(Picard(), 60))
         >>> net = IMFN(dims=1, channels=1, width=8)
-        >>> net.values(torch.zeros(5, 1), layers).shape, net.lipschitz() < 0.98, layers.residual(torch.zeros(5)).max().item() < 1e-3
-        (torch.Size([5, 1]), True, True)
+        >>> net.values(torch.zeros(5, 1), layers).shape, net.lipschitz() < 0.98
+        (torch.Size([5, 1]), True)
     """
 
     implicit = True

@@ -1,4 +1,4 @@
-"""A bound on the spectral norm of weights, so that a cell is a contraction: its equilibrium exists and plain iteration finds it."""
+"""A bound on the spectral norm of weights: with it a cell is a contraction, whose equilibrium plain iteration finds."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+BLOCK = 8
+"""Leading singular vectors that are followed: one step of Adam may bring up another one, which a single vector finds too late."""
 SETTLE = 50
-"""Power iterations of a new weight, whose leading singular vectors are not known yet."""
+"""Iterations of a new weight, whose leading singular vectors are not known yet."""
 
 
 class SpectralBound(nn.Module):
@@ -29,13 +31,16 @@ class SpectralBound(nn.Module):
 
     u: Tensor  # (out,)
     v: Tensor  # (in,)
+    block: Tensor  # (in, k)
 
     def __init__(self, weight: Tensor, bound: float) -> None:
         super().__init__()
         self.bound = bound
         self.register_buffer("u", torch.zeros_like(weight[:, 0]))
-        # no draw: bounding a weight leaves the stream of random numbers as it was
-        self.register_buffer("v", torch.full_like(weight[0], weight.shape[1] ** -0.5))
+        self.register_buffer("v", torch.zeros_like(weight[0]))
+        # a generator of its own: bounding a weight leaves the stream of random numbers as it was
+        draw = torch.randn(weight.shape[1], min(BLOCK, *weight.shape), generator=torch.Generator().manual_seed(0))
+        self.register_buffer("block", draw.to(weight))
         self.update(weight, SETTLE)
 
     def forward(self, weight: Tensor) -> Tensor:
@@ -48,10 +53,12 @@ class SpectralBound(nn.Module):
 
     @torch.no_grad()
     def update(self, weight: Tensor, iterations: int) -> None:
-        """Follow the leading singular vectors of the parameter by power iteration."""
+        """Follow the leading singular vectors of the parameter by subspace iteration."""
         for _ in range(iterations):
-            self.u.copy_(nn.functional.normalize(weight @ self.v, dim=0))
-            self.v.copy_(nn.functional.normalize(weight.mT @ self.u, dim=0))
+            self.block.copy_(torch.linalg.qr(weight.mT @ (weight @ self.block))[0])
+        left, _, right = torch.linalg.svd(weight @ self.block, full_matrices=False)
+        self.u.copy_(left[:, 0])
+        self.v.copy_(self.block @ right[0])
 
 
 def bounded(linear: nn.Linear, bound: float | None) -> nn.Linear:
@@ -61,8 +68,8 @@ def bounded(linear: nn.Linear, bound: float | None) -> nn.Linear:
     return linear
 
 
-def tighten(module: nn.Module, iterations: int = 5) -> None:
-    """Bring every bound of a module up to date with its weights: once a training step, before the solve."""
+def tighten(module: nn.Module, iterations: int = 10) -> None:
+    """Bring every bound of a module up to date with its weights: once a training step, after the optimiser's."""
     for part in module.modules():
         if parametrize.is_parametrized(part, "weight"):
             lists = cast(nn.ModuleDict, part.parametrizations)["weight"]
