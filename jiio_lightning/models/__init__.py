@@ -2,6 +2,7 @@
 
 from jiio_lightning.models.classifier import ImageClassifier
 from jiio_lightning.models.conditioned import FiLMClassifier
+from jiio_lightning.models.coordinate_generator import CoordinateGenerator
 from jiio_lightning.models.coordinate_mlps import SIREN, FourierFeatures
 from jiio_lightning.models.coordinate_nets import IMFN, ISIREN, MFN, InjectedSIREN
 from jiio_lightning.models.generator import LatentGenerator
@@ -15,6 +16,7 @@ __all__ = [
     "SIREN",
     "Classifier",
     "ConditionalClassifier",
+    "CoordinateGenerator",
     "CoordinateNet",
     "FiLMClassifier",
     "FourierFeatures",

@@ -68,7 +68,7 @@ class FilterNet(CoordinateNet):
         return torch.cat([filter(c) for filter in self.filters], dim=-1)
 
     def f(self, z: Tensor, x: Tensor, shift: Tensor | None = None) -> Tensor:
-        """The cell: z ``(..., D)`` and filters ``(..., (L + 1) D)`` to ``(..., D)``; a shift is added to the first ``W z + b``."""
+        """The cell: z ``(..., D)`` and filters ``(..., (L + 1) D)`` to ``(..., D)``; shift is added to the first ``W z + b``."""
         first, *others = x.split(self.width, dim=-1)
         z = z + first
         for place, (linear, g) in enumerate(zip(self.linears, others, strict=True)):

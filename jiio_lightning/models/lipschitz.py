@@ -72,7 +72,12 @@ def tighten(module: nn.Module, iterations: int = 10) -> None:
     """Bring every bound of a module up to date with its weights: once a training step, after the optimiser's."""
     for part in module.modules():
         if parametrize.is_parametrized(part, "weight"):
-            lists = cast(nn.ModuleDict, part.parametrizations)["weight"]
-            for bound in cast(parametrize.ParametrizationList, lists):
+            weight = cast(nn.ModuleDict, part.parametrizations)["weight"]
+            for bound in cast(parametrize.ParametrizationList, weight):
                 if isinstance(bound, SpectralBound):
-                    bound.update(cast(Tensor, lists.original), iterations)
+                    bound.update(cast(Tensor, weight.original), iterations)
+
+
+def has_bounds(module: nn.Module) -> bool:
+    """Whether there is anything to ``tighten``."""
+    return any(isinstance(part, SpectralBound) for part in module.modules())

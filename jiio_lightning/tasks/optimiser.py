@@ -9,6 +9,8 @@ from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities import rank_zero_info
 from torch.optim.lr_scheduler import OneCycleLR
 
+from jiio_lightning.models.lipschitz import has_bounds, tighten
+
 
 class OneCycle(OneCycleLR):
     """A one-cycle schedule whose length and peak are the present run's, also where it goes on from a checkpoint of others."""
@@ -37,9 +39,12 @@ def adam(module: LightningModule, learning_rate: float, one_cycle: bool) -> Any:
     """Adam for all weights of a module (Table 9), as ``configure_optimizers`` returns it.
 
     The learning rate is constant or, with ``one_cycle`` (Smith 2018), the peak of a warm-up and annealing over the run; a
-    ValueError if that has no end.
+    ValueError if that has no end. After each step the bounds on spectral norms follow the weights.
     """
     optimizer = torch.optim.Adam(module.parameters(), lr=float(learning_rate))
+    if has_bounds(module):
+        # not in the forward pass: f is one function until the next step, and the same in a checkpoint
+        optimizer.register_step_post_hook(lambda *_: tighten(module))
     if not one_cycle:
         return optimizer
     steps = run_length(module, "one_cycle", "one_cycle: false")

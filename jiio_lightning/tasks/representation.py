@@ -19,7 +19,6 @@ from jiio_lightning.core.weights import cached_weights
 from jiio_lightning.metrics.occupancy import occupancy_metrics
 from jiio_lightning.metrics.psnr import SSIM_WINDOW, psnr, ssim
 from jiio_lightning.models.interface import CoordinateNet
-from jiio_lightning.models.lipschitz import tighten
 from jiio_lightning.tasks.base import check_weights
 from jiio_lightning.tasks.optimiser import adam
 from jiio_lightning.tasks.warm_start import Cache, WarmStart
@@ -83,17 +82,14 @@ class Representation(LightningModule):
             self.log("train/psnr", -10 * torch.log10(loss.detach() / 4), prog_bar=True, batch_size=len(batch.c))
         return loss
 
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """As in Lightning, and the cell is bounded anew: f is one function until the next step, and in a checkpoint."""
-        super().optimizer_step(*args, **kwargs)
-        tighten(self.net)
-
     def loss(self, values: Tensor, target: Tensor) -> Tensor:
         """Mean squared error, or cross-entropy of occupancies, whose values are logits."""
         return F.binary_cross_entropy_with_logits(values, target) if self.occupancy else F.mse_loss(values, target)
 
     def _solve(self, batch: Any, f: Cell, x: Tensor, hidden: int) -> Tensor:
         """The equilibrium at a training batch's coordinates with its graph ``(N, D)``."""
+        if self.cache is not None and not batch.total:
+            raise ValueError("these data have new points in each step, which have no last z: set model.warm_start to null")
         known = None if self.cache is None else self.cache.start(batch.index, batch.total, hidden)
         with torch.no_grad():
             if known is None:
@@ -190,9 +186,7 @@ def check_signal(batch: Any, net: CoordinateNet, occupancy: bool) -> None:
             "model.net.dims and model.net.channels to the signal's"
         )
     if batch.occupancy != occupancy:
-        raise ValueError(
-            f"model.occupancy is {str(occupancy).lower()} and the data are not: set it to {str(not occupancy).lower()}"
-        )
+        raise ValueError(f"these data need model.occupancy: {str(batch.occupancy).lower()}")
 
 
 def signal_metrics(values: Tensor, target: Tensor, shape: tuple[int, ...]) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.func import jacrev
 
-from jiio_lightning.core.equilibrium import Linearisation, adjoint, equilibrium
+from jiio_lightning.core.equilibrium import Linearisation, Neumann, adjoint, equilibrium
 from jiio_lightning.core.solvers import Anderson, Broyden, FixedPoint, Last, Picard
 from tests.core.problems import TanhDEQ, directional, equilibrium_of
 
@@ -67,6 +67,33 @@ def test_picard_from_zero_is_the_neumann_series_truncated_at_the_budget(terms: i
         expected, term = expected + term, torch.einsum("bij,bj->bi", transposed, term)
     solver = FixedPoint(Picard(), terms + 1, selection=Last())  # it returns an evaluated iterate, and the first of them is 0
     torch.testing.assert_close(adjoint(Linearisation(net.f, z, x), cotangent, solver).value, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("order", [0, 1, 2, 3])
+def test_the_truncated_series_is_picards_value_for_fewer_products(order: int) -> None:
+    net, x, z0 = example()
+    z = equilibrium_of(_as_problem(net), x, net.hidden)
+    at, cotangent = Linearisation(net.f, z, x), torch.randn_like(z)
+    picard = adjoint(at, cotangent, FixedPoint(Picard(), order + 2, selection=Last())).value
+    torch.testing.assert_close(Neumann(order)(at, cotangent), picard, rtol=1e-12, atol=1e-14)
+    start = z.detach() + 0.1
+    ours, theirs = (
+        torch.autograd.grad(value(equilibrium(net.f, x, start, None, backward)), net.cell)[0]
+        for backward in (Neumann(order), FixedPoint(Picard(), order + 2, selection=Last()))
+    )
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-14)
+
+
+def test_a_start_that_is_taken_as_it_is_costs_one_evaluation() -> None:
+    net, x, _ = example()
+    calls: list[Tensor] = []
+
+    def f(z: Tensor, x: Tensor) -> Tensor:
+        calls.append(z)
+        return net.f(z, x)
+
+    start = torch.randn(4, net.hidden)
+    assert equilibrium(f, x, start, None, Neumann()).equal(net.f(start, x)) and len(calls) == 1
 
 
 @pytest.mark.parametrize("mu0", [None, "random"])

