@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from jiio_lightning.callbacks import JacobianRegularization
+from jiio_lightning.cli import completed
 from jiio_lightning.core import Joint, Nested
 from jiio_lightning.core.inner import InnerSolver
 from jiio_lightning.core.solvers import Anderson, CostResidualTrade
@@ -72,7 +73,7 @@ def test_a_model_fragment_is_parsed(jiio, capsys, path):
     config = RUN_FILE_FOR.get(said["class_path"].rpartition(".")[2], "tiny.yaml")
     assert jiio("fit", "--config", config, "--model.net", path, "--print_config") == 0
     net = yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]["net"]
-    assert {key: net["init_args"][key] for key in said["init_args"]} == said["init_args"]
+    assert {key: net["init_args"][key] for key in said["init_args"]} == completed(said["init_args"])
 
 
 @pytest.mark.parametrize("path", fragments("trainer"))
