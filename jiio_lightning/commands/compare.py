@@ -55,6 +55,8 @@ def compare(
             the checkpoint cannot be used.
         SolveError: if one side never reaches a finite, feasible cost.
     """
+    if not isinstance(model, JIIOTask):
+        raise ValueError(f"compare measures inner solvers, and {type(model).__name__} has no inner problem")
     # what a comparison says is stored under the names of families and of contenders alike
     taken = sorted({DEFAULT, *BASELINES} & set(solvers or {}))
     if taken:

@@ -184,6 +184,14 @@ def test_a_resumed_fit_is_the_fit_cache_included(run, batch_size):
         assert torch.equal(torch.as_tensor(resumed["warm_start"][name]), torch.as_tensor(value)), name
 
 
+@pytest.mark.parametrize("command", ["compare", "sample", "attack", "learn_start"])
+def test_commands_for_inner_problems_are_one_line(run, capsys, command):
+    torch.save({"state_dict": Representation(IMFN(width=16)).state_dict()}, "weights.ckpt")
+    assert run(command, "--ckpt_path", "weights.ckpt") == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert "Representation" in line and "Traceback" not in line
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
