@@ -30,6 +30,13 @@ class Linearisation:
             self.x = x.detach().clone().requires_grad_()
             self.value = f(self.z, self.x)
 
+    @classmethod
+    def of(cls, value: Tensor, z: Tensor, x: Tensor) -> Linearisation:
+        """Of f that has been evaluated already, with its graph to z; x is not differentiated."""
+        at = cls.__new__(cls)
+        at.value, at.z, at.x = value, z, x
+        return at
+
     def pull(self, mu: Tensor) -> tuple[Tensor, Tensor]:
         """``J_z^T mu`` ``(B, n)`` and ``J_x^T mu`` ``(B, d)`` in one backward pass."""
         z, x = torch.autograd.grad(self.value, (self.z, self.x), mu, retain_graph=True, materialize_grads=True)
@@ -100,7 +107,8 @@ def equilibrium(f: Cell, x: Tensor, z0: Tensor, forward: FixedPoint | None, back
 
     The forward solve, from z0 ``(B, n)`` at x ``(B, d)``, has no graph; ``backward`` solves the adjoint equation in the backward
     pass. What is returned ``(B, n)`` is f evaluated once more at the solution, with that evaluation's graph. With ``forward``
-    None z0 is taken as it is: of a warm start that is near enough, one evaluation is the whole solve.
+    None z0 is taken as it is, and the adjoint is that of the same evaluation: of a warm start that is near enough, one evaluation
+    of f is the whole step.
 
     Raises:
         RuntimeError: in a backward pass with ``create_graph``: second derivatives are not available.
@@ -114,10 +122,14 @@ def equilibrium(f: Cell, x: Tensor, z0: Tensor, forward: FixedPoint | None, back
         >>> z.item(), torch.autograd.grad(z.sum(), x)[0].item()
         (6.0, 2.0)
     """
-    z = z0.detach()
-    if forward is not None:
-        with torch.no_grad():
-            z = forward(lambda z: f(z, x), z0).value
+    if forward is None and torch.is_grad_enabled():
+        z = z0.detach().requires_grad_()
+        fz = f(z, x)
+        result = fz.view_as(fz)  # with a hook of its own, which a product with the Jacobian does not meet again
+        result.register_hook(lambda cotangent: _pull(Linearisation.of(fz, z, x), cotangent, backward))
+        return result
+    with torch.no_grad():
+        z = z0 if forward is None else forward(lambda z: f(z, x), z0).value
     fz = f(z, x)
     if fz.requires_grad:
         # The hook puts mu in the place of dl/dz: the graph of this one evaluation then gives Eq. 7.
