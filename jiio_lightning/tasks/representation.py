@@ -110,15 +110,23 @@ class Representation(LightningModule):
 
     # evaluation
 
-    @torch.no_grad()
     def render(self, c: Tensor) -> Tensor:
         """Values ``(N, C)`` at coordinates ``(N, d)``, with z solved from 0; logits of occupancies."""
+        return self._rendered(c)[0]
+
+    @torch.no_grad()
+    def _rendered(self, c: Tensor) -> tuple[Tensor, Tensor]:
+        """As ``render``, and the largest relative residual of z, 0 without an equilibrium."""
+        residuals = [c.new_zeros(())]
 
         def solve(f: Cell, x: Tensor, hidden: int) -> Tensor:
-            return self.cold(lambda z: f(z, x), x.new_zeros(len(x), hidden)).value
+            solution = self.cold(lambda z: f(z, x), x.new_zeros(len(x), hidden))
+            residuals.append(solution.residual.max())
+            return solution.value
 
         with cached_weights(self.net):
-            return torch.cat([self.net.values(part, solve) for part in c.split(CHUNK)])
+            values = torch.cat([self.net.values(part, solve) for part in c.split(CHUNK)])
+        return values, torch.stack(residuals).max()
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """The values ``(N, C)`` at the batch's coordinates, for whoever shows them; their metrics are logged."""
@@ -135,8 +143,9 @@ class Representation(LightningModule):
 
     def _evaluated(self, stage: str, batch: Any) -> dict[str, Tensor]:
         check_signal(batch, self.net, self.occupancy)
-        values = self.render(batch.c)
+        values, residual = self._rendered(batch.c)
         metrics = occupancy_metrics(values, batch.values) if self.occupancy else signal_metrics(values, batch.values, batch.shape)
+        metrics["residual_z"] = residual
         part = f"_{batch.part}" if batch.part else ""
         self.log_dict({f"{stage}/{name}{part}": value for name, value in metrics.items()}, batch_size=len(values))
         return {"values": values}

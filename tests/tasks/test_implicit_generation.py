@@ -33,7 +33,8 @@ def test_joint_nested_learned_start_and_inverse_problems(jiio):
     state = torch.load(LAST, weights_only=True)["state_dict"]
     weight, block = (state[f"net.cell.linears.0.parametrizations.weight.{name}"] for name in ("original", "0.block"))
     assert torch.linalg.matrix_norm(weight @ block, 2) > 0.97, "the bound has something to do, and has followed the weight"
-    assert jiio("test", *tiny, "--ckpt_path", LAST, "--solver", REPO / "conf/solver/nested.yaml", "--solver.test.max_steps", 2) == 0
+    nested = ("--solver", REPO / "conf/solver/nested.yaml", "--solver.test.max_steps", 2)
+    assert jiio("test", *tiny, "--ckpt_path", LAST, *nested) == 0
     assert jiio("learn_start", *tiny, "--ckpt_path", LAST, "--samples", 16, "--held_out", 8) == 0
     started = ("--ckpt_path", LAST.replace("last", "last_started"), "--solver", REPO / "conf/solver/joint_started.yaml")
     assert jiio("test", *tiny, *started) == 0

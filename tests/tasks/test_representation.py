@@ -160,7 +160,9 @@ def test_a_photo_is_learned_tested_and_made_larger(run, caplog):
     assert "the cell is a contraction: its Lipschitz constant in z is at most 0.97" in caplog.text
     assert "warm start: z of 192 coordinates x 16" in caplog.text
     rows = metrics(Path("runs/repr"))
-    assert {"train/loss", "train/psnr", "train/residual_z", "train/evaluations", "val/psnr", "val/ssim"} <= set(rows[0])
+    assert {"train/loss", "train/psnr", "train/residual_z", "train/evaluations", "val/psnr", "val/ssim", "val/residual_z"} <= set(
+        rows[0]
+    )
     assert Image.open("runs/repr/images/val_0000006.png").size[0] > 100
     last = ("--ckpt_path", "runs/repr/checkpoints/last.ckpt")
     assert run("test", *last) == 0 and Path("runs/repr/images/test.png").exists()
