@@ -8,10 +8,10 @@ import pytest
 import yaml
 
 from jiio_lightning.callbacks import JacobianRegularization
-from jiio_lightning.cli import completed
 from jiio_lightning.core import Joint, Nested
 from jiio_lightning.core.inner import InnerSolver
 from jiio_lightning.core.solvers import Anderson, CostResidualTrade
+from jiio_lightning.fragments import completed
 from jiio_lightning.tasks import JIIOTask
 from tests.conftest import REPO, solver_of
 

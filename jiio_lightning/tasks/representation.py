@@ -199,13 +199,13 @@ def check_signal(batch: Any, net: CoordinateNet, occupancy: bool) -> None:
 
 
 def signal_metrics(values: Tensor, target: Tensor, shape: tuple[int, ...]) -> dict[str, Tensor]:
-    """PSNR in dB of values ``(N, C)`` clamped to [-1, 1], a range of 2; of an image or frames from 11x11 up also SSIM.
+    """Squared error and PSNR in dB of values ``(N, C)`` clamped to [-1, 1], a range of 2; from 11x11 pixels up also SSIM.
 
     Of the frames of a video: the mean, and ``psnr_std`` over them. ``shape`` is that of the grid which the points fill, or empty.
     """
     image, target = (frames(part.clamp(-1, 1), shape) for part in (values, target))
     each = psnr(image, target, data_range=2.0)
-    metrics = {"psnr": each.mean()}
+    metrics = {"error": (image - target).square().mean(), "psnr": each.mean()}
     if len(each) > 1:
         metrics["psnr_std"] = each.std()
     if min(image.shape[-2:]) >= SSIM_WINDOW:

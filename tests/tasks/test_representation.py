@@ -144,7 +144,7 @@ def test_psnr_is_of_clamped_values():
     metrics = signal_metrics(torch.tensor([[0.2], [7.0]]), target, ())
     assert metrics["psnr"].item() == pytest.approx(10 * np.log10(4 / 0.02), rel=1e-5)
     frames = signal_metrics(torch.zeros(2 * 12 * 12, 3), torch.ones(2 * 12 * 12, 3), (2, 12, 12))
-    assert set(frames) == {"psnr", "psnr_std", "ssim"} and frames["psnr_std"] == 0
+    assert set(frames) == {"error", "psnr", "psnr_std", "ssim"} and frames["psnr_std"] == 0
 
 
 @pytest.fixture
