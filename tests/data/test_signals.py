@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import sys
 import wave
 import zipfile
@@ -131,8 +132,9 @@ def test_the_inside_of_a_mesh_is_counted_by_rays(tmp_path, holes):
     if holes:  # the cap at the bottom is missing
         sphere.update_faces(sphere.triangles_center[:, 2] > -0.95)
     sphere.export(tmp_path / "ball.obj")
+    (tmp_path / "ball.obj.gz").write_bytes(gzip.compress((tmp_path / "ball.obj").read_bytes()))
     with pytest.warns(UserWarning, match="has holes") if holes else nullcontext():
-        solid = MeshSolid(tmp_path / "ball.obj")
+        solid = MeshSolid(tmp_path / ("ball.obj" if holes else "ball.obj.gz"))
     points = np.random.default_rng(0).uniform(-1, 1, (3000, 3))
     lowest = solid.triangles[:, :, 2].min() + solid.triangles[:, :, 2].max()
     radius = np.linalg.norm(points - [0, 0, lowest / 2 if not holes else 0], axis=1)

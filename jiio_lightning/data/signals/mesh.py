@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import warnings
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +30,9 @@ class MeshSolid:
     def __init__(self, path: Path) -> None:
         trimesh = needs("trimesh")
         try:
-            self.mesh: Any = trimesh.load(path, force="mesh", process=True)
+            read, name = (gzip.open, path.with_suffix("")) if path.suffix == ".gz" else (open, path)
+            with read(path, "rb") as file:
+                self.mesh: Any = trimesh.load(file, file_type=name.suffix[1:].lower(), force="mesh", process=True)
             triangles = np.asarray(self.mesh.triangles, dtype=np.float64)
         except Exception as error:  # trimesh's readers raise whatever their parser runs into
             raise DataError(f"{path} is not a mesh that can be read: {error}") from error
