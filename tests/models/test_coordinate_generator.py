@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from jiio_lightning.core import Augmented, InnerProblem, Joint, Nested
-from jiio_lightning.core.solvers import Anderson, FixedPoint, Picard
+from jiio_lightning.core.solvers import FixedPoint, Picard
 from jiio_lightning.core.steps import Plain
 from jiio_lightning.models import IMFN, MFN, CoordinateGenerator
 
@@ -50,7 +50,7 @@ def test_joint_reaches_the_linear_least_squares_solution():
     net = make()
     y = torch.randn(4, 1, 4, 4).double()
     v0 = Augmented.start(torch.zeros(4, 3).double(), net.hidden)
-    solution = Joint(method=Anderson(memory=20), max_steps=400, tol=1e-9)(problem_of(net, y), v0)
+    solution = Joint(max_steps=400, tol=1e-9)(problem_of(net, y), v0)
     torch.testing.assert_close(solution.v.x, least_squares(net, y), rtol=1e-4, atol=1e-5)
     assert bool(solution.feasible(1e-8).all())
 
