@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from jsonargparse.typing import NonNegativeInt, PositiveInt
-from PIL import Image, ImageOps
+from PIL import Image
 from sklearn.datasets import load_sample_image
 from torch import Tensor
 
 from jiio_lightning.data.errors import DataError
-from jiio_lightning.data.pictures import decode
+from jiio_lightning.data.found import Found, listing
+from jiio_lightning.data.pictures import decode, plain
 from jiio_lightning.data.signals.base import GridSignal, as_bytes, file_at
 
 
@@ -51,7 +52,7 @@ class ImageSignal(GridSignal):
 
     def _pixels(self, image: Image.Image) -> np.ndarray:
         """uint8 ``(H, W, C)``."""
-        image = ImageOps.exif_transpose(image).convert("L" if self.grey else "RGB")
+        image = plain(image).convert("L" if self.grey else "RGB")
         if self.size is not None and self.size < min(image.size):
             share = self.size / min(image.size)
             image = image.resize([round(share * n) for n in image.size], Image.Resampling.LANCZOS)
@@ -64,7 +65,7 @@ def chosen(path: Path, item: int) -> Path:
     if path.is_file():
         return path
     suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-    names = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in suffixes)
+    names = [entry for name, entry in listing(path, Found()) if Path(name).suffix.lower() in suffixes]
     if item >= len(names):
         raise DataError(f"{path} holds {len(names)} images, there is no number {item}: set data.item or data.path")
-    return names[item]
+    return Path(names[item].path)
