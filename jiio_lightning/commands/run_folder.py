@@ -25,6 +25,7 @@ def held(folder: Path) -> Iterator[None]:
     Raises:
         ValueError: if another process trains there.
     """
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOCK
     with path.open("w") as file:
@@ -41,7 +42,8 @@ def held(folder: Path) -> Iterator[None]:
         finally:
             path.unlink(missing_ok=True)
             with suppress(OSError):
-                folder.rmdir()  # of a run that has never begun
+                for place in made:  # for a run that has never begun
+                    place.rmdir()
 
 
 def old_checkpoints(folder: Path) -> list[Path]:

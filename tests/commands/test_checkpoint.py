@@ -15,6 +15,7 @@ import torch
 from jiio_lightning.commands.checkpoint import CheckpointFiles, find_checkpoint, read_checkpoint
 from jiio_lightning.data import DataError, Digits
 from jiio_lightning.data.omniglot import from_arrays
+from jiio_lightning.data.originals import Originals
 from jiio_lightning.metrics.extractors import Inception, TrainedFeatures
 from jiio_lightning.metrics.frechet import Statistics
 from tests.conftest import metrics
@@ -121,7 +122,7 @@ def test_no_array_is_unpickled(tmp_path):
     with pytest.raises(DataError, match="labels.npy is damaged"):
         data.setup()
     with pytest.raises(DataError, match="no readable array"):
-        from_arrays(tmp_path / "objects.npz")
+        from_arrays(Originals(tmp_path / "objects.npz", tmp_path))
     with pytest.raises(ValueError, match="no reference statistics"):
         Statistics.load(tmp_path / "objects.npz", {})
     with pytest.raises(ValueError, match="was not loaded: its SHA-256"):

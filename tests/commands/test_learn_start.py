@@ -237,7 +237,7 @@ def test_training_goes_on_without_it(here, tmp_path, monkeypatch):
         ("learn_start", ("--solver.test.max_steps", 1), "left all latents where they started: give the solver more steps"),
         ("learn_start", ("--solver.learned_start", True), "give it a solver without learned_start"),
         ("test", ("--solver.learned_start", True), "no learned start: run `jiio learn_start` on it"),
-        ("fit", ("--solver.learned_start", True), "solver.learned_start is for trained weights"),
+        ("fit", ("--solver.learned_start", True, "--trainer.max_steps", 41), "solver.learned_start is for trained weights"),
     ],
 )
 def test_what_is_refused(here, capsys, command, words, complaint):
