@@ -100,18 +100,18 @@ class Joint(InnerSolver):
             raise ValueError(
                 "Joint with a tol or a selection other than Last needs sweeps.loss_every: 1: they judge by the loss's gradient"
             )
-        self.descends = tol > 0 and step is None
-        if self.descends and (method is not None or step_sizes != StepSizes() or sweeps != Sweeps()):
+        descends = tol > 0 and step is None
+        if descends and (method is not None or step_sizes != StepSizes() or sweeps != Sweeps()):
             raise ValueError(
                 "Joint with a tol and no step takes its own steps: leave method, step_sizes and sweeps out, or give a step"
             )
-        self.step = SelfScaled() if step is None else step
+        self.step = SelfScaled() if step is None and not descends else step  # None: Descent
         self.step_sizes = step_sizes
         self.method = Picard() if method is None else method
         self.max_steps = max_steps
         self.tol = tol
         # A sample that has not converged may be on its way to a new x: its best iterate is nearer than its last.
-        judge = LowestResidual() if self.descends else Last()
+        judge = LowestResidual() if descends else Last()
         self.selection = judge if selection is None else selection
         self.sweeps = sweeps
 
@@ -120,7 +120,7 @@ class Joint(InnerSolver):
         with torch.no_grad():
             # A method's history holds projected iterates, from the first one on.
             v0 = problem.enter(v0)
-            update = Descent(problem, v0, self.tol) if self.descends else _JointMap(self, problem, v0)
+            update = Descent(problem, v0, self.tol) if self.step is None else _JointMap(self, problem, v0, self.step)
             solution = solve(
                 self.method,
                 update,
@@ -137,12 +137,13 @@ class Joint(InnerSolver):
 class _JointMap:
     """F of Eq. 11 on packed iterates. It carries from step to step what a rule, the sweeps and the residuals remember."""
 
-    def __init__(self, solver: Joint, problem: InnerProblem, v0: Augmented) -> None:
+    def __init__(self, solver: Joint, problem: InnerProblem, v0: Augmented, step: StepRule) -> None:
         self.solver = solver
         self.problem = problem
         self.hidden = v0.hidden
         self.sweep = Sweeper(solver.sweeps, solver.step_sizes, problem, solver.max_steps)
-        self.rule_state = solver.step.init(v0.x)
+        self.step = step
+        self.rule_state = step.init(v0.x)
         self.measures = MuResidual(), XResidual.at(problem, v0) if solver.tol > 0 else XResidual()
         self.count = 0
 
@@ -150,7 +151,7 @@ class _JointMap:
         given = Augmented.unpack(packed, self.hidden)
         v, at = self.sweep(given, self.count)
         residual = residuals(self.problem, v, at.gradient, *self.measures)
-        move, self.rule_state = self.solver.step.move(at.gradient.x, self.rule_state, self.count, self.solver.max_steps)
+        move, self.rule_state = self.step.move(at.gradient.x, self.rule_state, self.count, self.solver.max_steps)
         self.count += 1
         new = joint_update(self.problem, v, self.solver.step_sizes, at.gradient, move)
         # Without inner iterations residual and cost are those of the given iterate: nothing to pack a second time.

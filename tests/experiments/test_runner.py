@@ -181,10 +181,12 @@ def test_real_runs_are_done_once_and_a_failure_stops_only_what_needs_it(tmp_path
 
 
 SCRIPT = """
+import signal
 from pathlib import Path
 from experiments.plan import Budget
 from experiments.runner import Runner
 from tests.experiments.test_runner import LONG
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is started with Ctrl-C ignored
 Runner(Path.cwd(), Path({store!r}), Budget.SMOKE).execute([LONG])
 """
 LONG = Run("long", "fit", "tasks/digits.yaml", ("--trainer.max_steps", "30", *FAST[2:]))

@@ -320,8 +320,7 @@ def test_two_processes_train_the_supervised_task_to_the_weights_of_one(inverse):
     assert inverse("fit", *steps, "--data.batch_size", 4, supervised=True) == 0
     path = Path("runs/inverse/checkpoints/last.ckpt")
     alone = torch.load(path, weights_only=True)["state_dict"]
-    path.unlink()
-    two = ("--trainer.devices", "2", "--trainer.strategy", "ddp", "--data.batch_size", "2")
+    two = ("--trainer.devices", "2", "--trainer.strategy", "ddp", "--data.batch_size", "2", "--overwrite")
     run([sys.executable, "-m", "jiio_lightning", "fit", "--config", "inverse.yaml", *steps, *two])
     shared = torch.load(path, weights_only=True)["state_dict"]
     worst = max(float((tensor - shared[name]).abs().max()) for name, tensor in alone.items())
