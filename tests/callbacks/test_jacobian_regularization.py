@@ -61,6 +61,16 @@ def test_zero_leaves_it_out():
     assert not watch.observers and watch.penalty(problem, model.inner(problem, model.start(given))) == 0
 
 
+def test_every_third_step_has_one():
+    model, given = task(), batch()
+    inject(model)
+    problem = model.problem(given)
+    solution = model.inner(problem, model.start(given))
+    regularization = JacobianRegularization(1.0, at="end", every=3)
+    there = [regularization.watch(step, given.index, 30).penalty(problem, solution).item() > 0 for step in range(7)]
+    assert there == [True, False, False, True, False, False, True]
+
+
 @pytest.mark.parametrize(
     "option, value, message",
     [

@@ -72,6 +72,31 @@ def test_the_dual_starts_as_a_neumann_series() -> None:
     torch.testing.assert_close(trace.snapshots[1].value, joint_step(problem, swept, 0.05).pack(), rtol=1e-12, atol=1e-12)
 
 
+def test_the_dual_ends_as_a_neumann_series_at_the_x_that_is_returned() -> None:
+    problem, v = random_problem()
+    expected = joint_step(problem, v, 0.05)
+    for _ in range(4):
+        expected = iterate_mu(problem, expected)
+    solution = Joint(Plain(0.05), ALPHA, max_steps=2, sweeps=Sweeps(dual_end=4))(problem, v)
+    torch.testing.assert_close(solution.v.pack(), expected.pack(), rtol=1e-12, atol=1e-12)
+
+
+def test_the_end_of_the_dual_costs_backward_passes_of_f_alone() -> None:
+    problem, v = random_problem()
+    calls: list[str] = []
+
+    def f(z: Tensor, x: Tensor) -> Tensor:
+        calls.append("f")
+        return problem.f(z, x)
+
+    def loss(z: Tensor, x: Tensor) -> Tensor:
+        calls.append("loss")
+        return problem.loss(z, x)
+
+    Joint(Plain(0.05), max_steps=3, sweeps=Sweeps(dual_end=9))(InnerProblem(f, loss), v)
+    assert sorted(calls) == ["f"] * 3 + ["loss"] * 3
+
+
 def test_the_gradient_of_the_loss_is_cached_and_new_in_the_last_step() -> None:
     evaluated: list[int] = []
     problem = LINEAR.problem()
@@ -91,7 +116,7 @@ def test_the_gradient_of_the_loss_is_cached_and_new_in_the_last_step() -> None:
     torch.testing.assert_close(solution.cost, problem.loss(solution.v.z, solution.v.x))
 
 
-@pytest.mark.parametrize("sweeps", [Sweeps(2), Sweeps(loss_every=3), Sweeps(3, 2, 5), Sweeps(dual_start=3)], ids=repr)
+@pytest.mark.parametrize("sweeps", [Sweeps(2), Sweeps(loss_every=3), Sweeps(3, 2, 5), Sweeps(dual_start=3), Sweeps(dual_end=3)], ids=repr)
 def test_the_fixed_point_is_the_same(sweeps: Sweeps) -> None:
     solution = Joint(Plain(LINEAR.step()), max_steps=1500, sweeps=sweeps)(LINEAR.problem(), LINEAR.start())
     expected = LINEAR.solution()
@@ -122,7 +147,7 @@ def test_the_plain_setting_is_the_paper_bit_by_bit() -> None:
 
 def test_no_step_waits_for_the_device() -> None:
     with NoSynchronisation():
-        Joint(Plain(0.01), max_steps=9, sweeps=Sweeps(2, 4, 3))(LINEAR.problem(), LINEAR.start())
+        Joint(Plain(0.01), max_steps=9, sweeps=Sweeps(2, 4, 3, 2))(LINEAR.problem(), LINEAR.start())
 
 
 def test_the_ball_holds() -> None:
@@ -132,8 +157,8 @@ def test_the_ball_holds() -> None:
 
 
 def test_bad_settings_are_refused() -> None:
-    for bad in ({"count": 0}, {"loss_every": 0}, {"dual_start": -1}):
-        with pytest.raises(ValueError, match="sweeps need count >= 1"):
+    for bad in ({"count": 0}, {"loss_every": 0}, {"dual_start": -1}, {"dual_end": -1}):
+        with pytest.raises(ValueError, match="sweeps need count and loss_every >= 1"):
             Sweeps(**bad)
     for judge in ({"tol": 1e-3}, {"selection": LowestResidual()}):
         with pytest.raises(ValueError, match="loss_every: 1"):
