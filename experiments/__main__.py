@@ -18,7 +18,7 @@ from experiments.executor import Processes
 from experiments.plan import Budget, Run, Table
 from experiments.record import LABORATORY
 from experiments.report import Report
-from experiments.runner import Missing, Runner
+from experiments.runner import Runner
 from experiments.tables import TABLES
 from jiio_lightning.cli import JIIOCLI
 from jiio_lightning.cli import main as jiio
@@ -84,7 +84,7 @@ def reproduce(
     kind = Budget(budget)
     try:
         place = _executor(executor, {"partition": partition} if partition else {}, sbatch or {})
-    except Missing as why:
+    except ValueError as why:
         print(f"error: {why}", file=sys.stderr)
         return 2
     runner = Runner(LABORATORY.parent, Path(store).resolve() / kind, kind, _at_once(executor, kind, jobs), place)
@@ -103,15 +103,17 @@ def reproduce(
 
 
 def _executor(name: str, partition: dict[str, str], sbatch: dict[str, Any]) -> Processes | Cluster:
-    """Raises Missing if it is not here."""
+    """Raises ValueError if it is not here."""
+    if name != "slurm" and (partition or sbatch):
+        raise ValueError("--partition and --sbatch are of --executor slurm")
     if name == "local":
         return Processes()
     if name == "slurm" and not (shutil.which("sbatch") and shutil.which("srun")):
-        raise Missing("there is no sbatch and srun here: start this where jobs are submitted, or take --executor submitit")
+        raise ValueError("there is no sbatch and srun here: start this where jobs are submitted, or take --executor submitit")
     try:
         from experiments.cluster import Cluster
     except ImportError as error:
-        raise Missing(f"--executor {name} needs submitit: pip install 'jiio-lightning[cluster]' ({error})") from error
+        raise ValueError(f"--executor {name} needs submitit: pip install 'jiio-lightning[cluster]' ({error})") from error
     return Cluster(name, {**partition, **sbatch})
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 # what warns of the time limit: a fit ends after its step, as it does when it is cancelled. submitit reads it when it is imported
-os.environ.setdefault("SUBMITIT_PREEMPT_SIGNAL", "TERM")
+os.environ["SUBMITIT_PREEMPT_SIGNAL"] = "TERM"
 
 import submitit  # noqa: E402
 import yaml  # noqa: E402
@@ -65,6 +65,8 @@ class Submitted:
         """Wait for its end; raises RuntimeError if it has failed."""
         try:
             self.job.result()
+            folder = self.job.paths.folder.parent
+            folder.chmod(folder.stat().st_mode)  # as submitit does for its own: a network disk shows what was written in it
         except FailedJobError:
             raise RuntimeError("it failed") from None  # why is in the log of the run
         except UncompletedJobError:

@@ -105,6 +105,7 @@ def test_runs_stay_in_the_queue_when_their_submitter_is_interrupted(runner, slur
 
 
 def test_a_run_that_another_process_has_done_meanwhile_is_not_submitted(runner, slurm, finish, monkeypatch):
+    (slurm / "refuse").touch()
     runner.executor = Cluster("slurm")
     asked = iter([None])
     record = runner.record
@@ -167,6 +168,8 @@ def test_a_cluster_where_there_is_none(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert main(["table5", "--executor", "slurm", "--store", str(tmp_path)]) == 2
     assert "there is no sbatch and srun here" in capsys.readouterr().err
+    assert main(["table5", "--partition", "gpu", "--store", str(tmp_path)]) == 2
+    assert "--partition and --sbatch are of --executor slurm" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "experiments.cluster", None)
     assert main(["table5", "--executor", "submitit", "--store", str(tmp_path)]) == 2
     assert "pip install 'jiio-lightning[cluster]'" in capsys.readouterr().err
