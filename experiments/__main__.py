@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import ArgumentParser, auto_cli
 from jsonargparse.typing import PositiveInt
 
 from experiments.benchmarks.loader import loader
 from experiments.benchmarks.overhead import overhead
-from experiments.plan import Budget, Table
+from experiments.executor import Processes
+from experiments.plan import Budget, Run, Table
 from experiments.record import LABORATORY
 from experiments.report import Report
 from experiments.runner import Runner
@@ -22,12 +25,20 @@ from jiio_lightning.cli import main as jiio
 from jiio_lightning.commands.provenance import provenance
 from jiio_lightning.data import DataError
 
+if TYPE_CHECKING:  # submitit is an extra
+    from experiments.cluster import Cluster
+
 BENCHMARKS = {"overhead": overhead, "loader": loader}
 WORDS = (
     f"Tables and figures: {', '.join(TABLES)}, all. Benchmarks: {', '.join(BENCHMARKS)}. Commands of jiio: "
     f"{', '.join(JIIOCLI.subcommands())}; each has --help."
 )
 """The first words that are understood."""
+FLAGS = {
+    "show": "print the command of each run, and run nothing",
+    "queue": "print where each run stands, and run nothing",
+    "cancel": "end the runs that are submitted; a fit saves its checkpoint",
+}
 DEFAULT_JOBS = {Budget.SMOKE: 2, Budget.CPU: 2, Budget.GPU: 1, Budget.PAPER: 1}
 """Small nets do not keep two cores busy: two of them at once finish sooner than one after the other with two threads each."""
 
@@ -39,7 +50,12 @@ def reproduce(
     results: str | None = None,
     jobs: PositiveInt | None = None,
     run: bool = True,
+    executor: Literal["local", "submitit", "slurm"] = "local",
+    partition: str | None = None,
+    sbatch: dict[str, str | int] | None = None,
     show: bool = False,
+    queue: bool = False,
+    cancel: bool = False,
 ) -> int:
     """Make a table or figure of the paper: run what is not done yet, then write the report.
 
@@ -48,24 +64,72 @@ def reproduce(
         budget: smoke (digits, no claim), cpu (two cores, minutes), gpu (one, half an hour), paper (its nets, steps and GPUs).
         store: where the runs live; one that is there and still holds is not run again.
         results: folder of the reports; default results for cpu, results/BUDGET for gpu and paper, STORE/smoke/results for smoke.
-        jobs: runs at once, each with its share of the cores; default 2 for smoke and cpu, 1 for gpu and paper.
+        jobs: runs at once, each with its share of the cores; default 2 for smoke and cpu, 1 for gpu and paper; no limit
+            on slurm.
         run: false writes the report of what is there.
+        executor: local, whose runs end with this command; slurm and submitit (this machine), whose runs go on: the same command
+            finds them again.
+        partition: of slurm.
+        sbatch: further options of sbatch, such as '{"account": "abc", "qos": "long"}'.
         show: print the command of each run, and run nothing.
+        queue: print where each run stands, and run nothing.
+        cancel: end the runs that are submitted; a fit saves its checkpoint.
 
     Returns:
-        0, 1 if something is missing, 2 if there is no such table.
+        0, 1 if something is missing, 2 if there is no such table or executor.
     """
     if name not in (*TABLES, "all"):
         print(f"error: there is no {name!r}: {WORDS}", file=sys.stderr)
         return 2
     kind = Budget(budget)
-    runner = Runner(LABORATORY.parent, Path(store).resolve() / kind, kind, jobs or DEFAULT_JOBS[kind])
+    try:
+        place = _executor(executor, {"partition": partition} if partition else {}, sbatch or {})
+    except ValueError as why:
+        print(f"error: {why}", file=sys.stderr)
+        return 2
+    runner = Runner(LABORATORY.parent, Path(store).resolve() / kind, kind, _at_once(executor, kind, jobs), place)
     tables = [make(kind) for table, make in TABLES.items() if name in ("all", table)]
     if show:
         print("\n\n".join(dict.fromkeys(runner.show(wanted) for table in tables for wanted in table.runs())))
         return 0
     usual = {Budget.SMOKE: Path(store) / kind / "results", Budget.CPU: Path("results")}.get(kind, Path("results") / kind)
-    return max(_make(table, runner, usual if results is None else Path(results), run) for table in tables)
+    folder = usual if results is None else Path(results)
+    wanted = list(dict.fromkeys(needed for table in tables for needed in table.runs()))
+    if queue or cancel:
+        return _look(runner, wanted, cancel)
+    if run and place.outlives:  # all in the queue at once; here a table is written as soon as it is done
+        runner.execute(wanted)
+    return max(_make(table, runner, folder, run and not place.outlives) for table in tables)
+
+
+def _executor(name: str, partition: dict[str, str], sbatch: dict[str, Any]) -> Processes | Cluster:
+    """Raises ValueError if it is not here."""
+    if name != "slurm" and (partition or sbatch):
+        raise ValueError("--partition and --sbatch are of --executor slurm")
+    if name == "local":
+        return Processes()
+    if name == "slurm" and not (shutil.which("sbatch") and shutil.which("srun")):
+        raise ValueError("there is no sbatch and srun here: start this where jobs are submitted, or take --executor submitit")
+    try:
+        from experiments.cluster import Cluster
+    except ImportError as error:
+        raise ValueError(f"--executor {name} needs submitit: pip install 'jiio-lightning[cluster]' ({error})") from error
+    return Cluster(name, {**partition, **sbatch})
+
+
+def _at_once(executor: str, budget: Budget, jobs: int | None) -> int:
+    if executor == "slurm":
+        return jobs or sys.maxsize
+    usual = jobs or DEFAULT_JOBS[budget]
+    return min(usual, os.cpu_count() or 1) if executor == "submitit" else usual
+
+
+def _look(runner: Runner, runs: list[Run], cancel: bool) -> int:
+    if cancel:
+        for handle in filter(None, [runner.submitted(run) for run in runs]):
+            handle.cancel()
+    print("\n".join(runner.queue(runs)))
+    return 0
 
 
 def _make(table: Table, runner: Runner, folder: Path, run: bool) -> int:
@@ -94,13 +158,15 @@ def main(args: list[str] | None = None) -> int:
         print(json.dumps({"result": measured, "provenance": provenance()}, indent=1))
         return 0
     parser = ArgumentParser(prog="python -m experiments", description=f"{__doc__} {WORDS}")
-    parser.add_function_arguments(reproduce, skip={"show"}, as_positional=True, as_group=False)
-    parser.add_argument("--show", action="store_true", help="print the command of each run, and run nothing")
+    parser.add_function_arguments(reproduce, skip={*FLAGS}, as_positional=True, as_group=False)
+    for flag, does in FLAGS.items():
+        parser.add_argument(f"--{flag}", action="store_true", help=does)
     options = parser.parse_args(given)
     try:
         return reproduce(**vars(options))
     except KeyboardInterrupt:
-        print("interrupted: the same command goes on from here", file=sys.stderr)
+        submitted = "" if options.executor == "local" else "; submitted runs go on: --queue shows them, --cancel ends them"
+        print(f"interrupted: the same command goes on from here{submitted}", file=sys.stderr)
         return 130
 
 

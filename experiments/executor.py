@@ -1,23 +1,30 @@
-"""An executor: each function in a process of its own."""
+"""An executor: each job in a process of its own. :mod:`experiments.cluster` has those of more than one machine."""
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+
+from experiments.job import Job
+
+JOB = "job.txt"
+"""In the folder of a run: executor and number of a job that outlives the process that has submitted it."""
 
 
 @dataclass(frozen=True)
 class Handle:
-    """A function that is executed in a process."""
+    """A job that is executed in a process."""
 
     process: BaseProcess
+    state = "RUNNING"
 
     def done(self) -> bool:
         return not self.process.is_alive()
@@ -35,33 +42,52 @@ class Handle:
 
 
 class Processes:
-    """An executor with a new process for each function.
+    """An executor with a new process for each job.
 
     Not a pool of :mod:`concurrent.futures`: there a function that runs cannot be cancelled, and one process that the system
     kills, for want of memory, takes all others with it.
     """
 
-    def submit(self, function: Callable[..., None], *args: Any) -> Handle:
-        process = _server().Process(target=_interruptible, args=(function, *args))
+    kind = "local"
+    outlives = False  # whether jobs go on when this process ends, and ``find`` has them by number
+    isolates = False  # whether a run that must be alone gets a machine of its own
+    poll = 0.05  # seconds between two looks at the jobs
+
+    def submit(self, job: Job) -> Handle:
+        process = _server().Process(target=_interruptible, args=(job.execute,))
         process.start()
         return Handle(process)
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Decide alone, among all that submit and the jobs themselves, on the run of a folder; free when its holder is dead."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f".{folder.name}.lock").open("w") as file:  # beside it: the folder of a run is cleared
+        fcntl.lockf(file, fcntl.LOCK_EX)
+        yield
+
+
+def absolute_data() -> None:
+    """Jobs have working directories of their own."""
+    os.environ["JIIO_DATA"] = str(Path(os.environ.get("JIIO_DATA", "data")).resolve())
 
 
 @cache
 def _server() -> multiprocessing.context.ForkServerContext:
     """Processes that have imported everything already, and computed nothing."""
-    os.environ["JIIO_DATA"] = str(Path(os.environ.get("JIIO_DATA", "data")).resolve())  # each has a working directory of its own
+    absolute_data()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["experiments.job"])
     return context
 
 
-def _interruptible(function: Callable[..., None], *args: Any) -> None:
+def _interruptible(function: Callable[[], None]) -> None:
     """Ctrl-C interrupts twice, from the terminal and from the runner: the second must not disturb the end after the first."""
 
-    def interrupt(*_: Any) -> None:
+    def interrupt(*_: object) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, interrupt)
-    function(*args)
+    function()

@@ -44,7 +44,8 @@ class Job:
         """Run the command; afterwards the folder has a record, or the last line of the log says what went wrong."""
         os.chdir(self.folder)
         sys.argv = [str((LABORATORY if self.run.program != "jiio" else PACKAGE) / "__main__.py"), *self.arguments]
-        os.environ["PYTHONPATH"] = str(LABORATORY.parent)  # Lightning starts further processes of a run by this command
+        # Lightning starts further processes of a run by this command, however this one has been started
+        os.environ["PYTHONPATH"], sys.modules["__main__"].__spec__ = str(LABORATORY.parent), None
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         with _logged(self.folder / LOG):

@@ -31,6 +31,15 @@ class File:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What a run may take of a cluster, for each of its processes: one, or one for each GPU of its trainer."""
+
+    hours: float = 1.0  # of all of it; what is longer is killed, and a fit goes on when it is submitted again
+    memory: int = 8  # GB of the node, not of its GPUs
+    cpus: int = 1
+
+
+@dataclass(frozen=True)
 class Run:
     """One command: ``jiio COMMAND --config CONFIG OVERRIDES [--ckpt_path WEIGHTS]``."""
 
@@ -42,6 +51,7 @@ class Run:
     files: tuple[File, ...] = ()  # of other runs that it reads
     curve: str = "val/error"  # validation metric of a fit that says whether it still improves; lower is better
     timed: bool = False  # whether it measures times, and so runs alone; a comparison always does
+    limits: Limits = Limits()
 
     @property
     def alone(self) -> bool:

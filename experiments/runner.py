@@ -13,16 +13,20 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from experiments.executor import Handle, Processes
+from experiments.executor import JOB, Handle, Processes, claimed
 from experiments.job import CHECKPOINT, LOG, RECORD, Job
 from experiments.plan import Budget, Choice, Run, needs, trials
 from experiments.record import Record, is_fragment, key
 from jiio_lightning.data.errors import DataError
 from jiio_lightning.data.prepared import Manifest
 from jiio_lightning.files import write_text
+
+if TYPE_CHECKING:  # submitit is an extra
+    from experiments.cluster import Cluster, Submitted
 
 KEY = "key.txt"
 
@@ -39,7 +43,7 @@ class Runner:
     store: Path  # of the runs' folders
     budget: Budget
     jobs: int = 1  # runs at once, each with its share of the cores; a run that measures time is always alone
-    executor: Processes = field(default_factory=Processes)
+    executor: Processes | Cluster = field(default_factory=Processes)
     failures: dict[str, str] = field(default_factory=dict)  # what went wrong, by the name of the run
 
     def execute(self, runs: list[Run]) -> None:
@@ -48,8 +52,9 @@ class Runner:
         order = TopologicalSorter({run: [needed for needed in needs(run) if needed in todo] for run in todo})
         order.prepare()
         ready: list[Run] = []
-        active: dict[Run, Handle] = {}
-        with tqdm(total=len(runs), initial=len(runs) - len(todo), desc="runs", unit="run") as bar, _ended_with(active):
+        active: dict[Run, Handle | Submitted] = {}
+        bound = {} if self.executor.outlives else active
+        with tqdm(total=len(runs), initial=len(runs) - len(todo), desc="runs", unit="run") as bar, _ended_with(bound):
             while order.is_active():
                 ready = sorted([*ready, *order.get_ready()], key=todo.index)
                 for run in [*self._start(ready, active), *self._collect(active)]:
@@ -57,32 +62,59 @@ class Runner:
                     bar.update()
                 bar.set_postfix_str("; ".join(f"{run.name} {_last_line(self.folder(run) / LOG)}" for run in active))
 
-    def _start(self, ready: list[Run], active: dict[Run, Handle]) -> list[Run]:
-        """Start, in order, what can run now; returns the runs that cannot, for want of what has failed."""
-        refused: list[Run] = []
+    def _start(self, ready: list[Run], active: dict[Run, Handle | Submitted]) -> list[Run]:
+        """Start, in order, what can run now; returns the runs that cannot, and those that others have done."""
+        over: list[Run] = []
         for run in list(ready):
-            full = len(active) >= self.jobs or any(other.alone for other in active)
-            if full or (run.alone and active):
+            crowded = not self.executor.isolates and (any(other.alone for other in active) or (run.alone and active))
+            if crowded or len(active) >= self.jobs:
                 continue
             ready.remove(run)
             try:
-                active[run] = self.executor.submit(self._job(run).execute)
-            except Missing as why:
+                with claimed(self.folder(run)):
+                    if self.record(run) is None:  # another process may have been faster
+                        active[run] = self.submitted(run) or self.executor.submit(self._job(run))
+            except RuntimeError as why:
                 self.failures[run.name] = str(why)
-                refused.append(run)
-        return refused
+            if run not in active:
+                over.append(run)
+        return over
 
-    def _collect(self, active: dict[Run, Handle]) -> list[Run]:
+    def submitted(self, run: Run) -> Submitted | None:
+        """The job that does a run now, whichever process has submitted it."""
+        note = self.folder(run) / JOB
+        if not note.is_file():
+            return None
+        kind, number = note.read_text().split()
+        if isinstance(self.executor, Processes) or kind != self.executor.kind:
+            raise Missing(f"{run.name} is job {number} of --executor {kind}: go on with it, or cancel it and delete {note}")
+        handle = self.executor.find(self.folder(run), number)
+        return None if handle.done() else handle
+
+    def queue(self, runs: list[Run]) -> list[str]:
+        """Where each run stands, in a line."""
+        return [f"{run.name:40} {self._standing(run)}" for run in runs]
+
+    def _standing(self, run: Run) -> str:
+        if self.record(run) is not None:
+            return "done"
+        try:
+            handle = self.submitted(run)
+        except Missing as why:
+            return str(why)
+        return "to do" if handle is None else f"{handle.state}  {_last_line(self.folder(run) / LOG)}".strip()
+
+    def _collect(self, active: dict[Run, Handle | Submitted]) -> list[Run]:
         """Wait until a run ends, a second at most; returns the runs that have."""
         deadline = time.monotonic() + 1
         while active and time.monotonic() < deadline and not any(handle.done() for handle in active.values()):
-            time.sleep(0.05)  # polling asks the least of an executor: no callbacks
+            time.sleep(self.executor.poll)  # polling asks the least of an executor: no callbacks
         ended = [run for run, handle in active.items() if handle.done()]
         for run in ended:
             self._judge(run, active.pop(run))
         return ended
 
-    def _judge(self, run: Run, handle: Handle) -> None:
+    def _judge(self, run: Run, handle: Handle | Submitted) -> None:
         what = "it left no record"
         try:
             handle.result()
@@ -153,7 +185,7 @@ class Runner:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 place.symlink_to(path)
         read = run if resumed else weights
-        threads = None if self.jobs == 1 or run.alone else max(1, (os.cpu_count() or 1) // self.jobs)
+        threads = None if self.jobs == 1 or run.alone or self.executor.isolates else max(1, (os.cpu_count() or 1) // self.jobs)
         name = None if weights is None else weights.name
         command, arguments = self._command(run, read), self._arguments(run, read, str)
         return Job(run, wanted, self.budget, name, command, arguments, folder, threads)
@@ -175,7 +207,7 @@ class Runner:
 
 
 @contextmanager
-def _ended_with(active: dict[Run, Handle]) -> Iterator[None]:
+def _ended_with(active: dict[Run, Handle | Submitted]) -> Iterator[None]:
     """What ends the block, be it Ctrl-C or SIGTERM, ends the active runs too, and waits for them."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # it raises KeyboardInterrupt, as Ctrl-C does
     try:

@@ -21,7 +21,8 @@ a list may have
 
 A cell stands where a row and a column meet, unless its metric is null. A run's ``overrides`` are a mapping, or a list of mappings
 that follow one another. ``weights`` names a run; with ``trials: {model.learning_rate: [1e-3, 1e-2]}`` there is a run for each
-value, and the best by its ``curve`` is meant. ``files: {place: run}`` gives a run a file that another one has left. The other
+value, and the best by its ``curve`` is meant. ``files: {place: run}`` gives a run a file that another one has left. ``limits:
+{hours: 72}`` are what it may take of a cluster where that is not its budget's (shared/limits.yaml). The other
 keys are those of :class:`~experiments.plan.Run`, ``Cell`` and ``Picture``.
 """
 
@@ -38,14 +39,14 @@ from typing import Any
 
 import yaml
 
-from experiments.plan import Budget, Cell, Choice, File, Picture, Run, Table
+from experiments.plan import Budget, Cell, Choice, File, Limits, Picture, Run, Table
 
 FOLDER = Path(__file__).parent
 NAME = re.compile(r"\{([a-zA-Z][\w.-]*)\}")
 EVERYWHERE = {"for", "only"}
 KEYS: dict[str, set[str]] = {
     "": {"title", "setting", "caveat", "uses", "values", "budgets", "runs", "columns", "rows", "paper", "pictures"},
-    "runs": {"name", "command", "config", "overrides", "trials", "weights", "files", "curve", "timed"} | EVERYWHERE,
+    "runs": {"name", "command", "config", "overrides", "trials", "weights", "files", "curve", "timed", "limits"} | EVERYWHERE,
     "columns": {"column", "run", "metric", "over", "scale", "digits", "trained", "better"} | EVERYWHERE,
     "rows": {"row", "run"} | EVERYWHERE,
     "pictures": {"run", "file", "caption"} | EVERYWHERE,
@@ -181,6 +182,7 @@ def _run(scope: Scope, entry: Entry, runs: Runs) -> Run | Choice:
         command=entry["command"],
         config=entry["config"],
         weights=scope.needed(entry["weights"], runs) if "weights" in entry else None,
+        limits=Limits(**_read(FOLDER / "shared" / "limits.yaml")["budgets"][scope.budget] | entry.get("limits", {})),
         files=tuple(File(place, scope.needed(run, runs), Path(place).name) for place, run in entry.get("files", {}).items()),
         **{key: entry[key] for key in ("curve", "timed") if key in entry},
     )

@@ -7,13 +7,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from experiments.job import CHECKPOINT, json_metrics, learning_curve
+from experiments.job import CHECKPOINT, Job, json_metrics, learning_curve
 from experiments.plan import Budget, Cell, Choice, File, Run, Table
 from experiments.record import Record
 from experiments.runner import Missing, Runner
@@ -94,13 +92,17 @@ class Held:
         self.running: list[str] = []
         self.together: list[tuple[str, ...]] = []
 
-    def submit(self, function: Callable[..., None], *args: Any) -> Held.Handle:
-        self.running.append(function.__self__.run.name)
+    kind, outlives, isolates, poll = "held", False, False, 0.05
+
+    def submit(self, job: Job) -> Held.Handle:
+        self.running.append(job.run.name)
         self.together.append(tuple(self.running))
-        return Held.Handle(self, function.__self__.run.name)
+        return Held.Handle(self, job.run.name)
 
     class Handle:
         """Of a job that ends when it is looked at for the third time, without a record."""
+
+        state = "RUNNING"
 
         def __init__(self, executor: Held, name: str) -> None:
             self.executor, self.name, self.looks = executor, name, 0
