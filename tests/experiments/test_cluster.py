@@ -240,6 +240,17 @@ def test_a_local_job_that_is_cancelled_goes_on_from_its_checkpoint(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_local_fit_that_is_out_of_time_saves_its_checkpoint(tmp_path):
+    """It is told half a minute before the end."""
+    fit = Run(
+        "long", "fit", "tasks/digits.yaml", ("--trainer.max_steps", "100000", *LONG.overrides[2:]), limits=Limits(hours=1 / 60)
+    )
+    runner = Runner(ROOT, tmp_path, Budget.SMOKE, 1, Cluster("submitit"))
+    runner.execute([fit])
+    assert (tmp_path / "long" / CHECKPOINT).is_file() and "it failed: RuntimeError: it was ended: 143" in runner.failures["long"]
+
+
+@pytest.mark.slow
 def test_two_submitters_at_once_run_each_cell_once_on_slurm(tmp_path, slurm):
     (slurm / "hold").unlink()
     both = [submitter("slurm", tmp_path / "store") for _ in range(2)]
