@@ -9,6 +9,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_info
@@ -98,12 +99,27 @@ class SameRun(Callback):
 class Interruption(Callback):
     """Ctrl-C and SIGTERM end a fit after the present step and its validation, when there is nothing to lose; a second Ctrl-C now.
 
-    SIGTERM ends other commands after the present batch. Lightning does so with fits alone.
+    SIGTERM ends other commands after the present batch. Lightning does so with fits alone. The processes of a fit end after the
+    same step, whichever of them is told.
     """
 
     received: int | None = None
     """The signal."""
     _began = 0.0
+    _told = False
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit" and trainer.world_size > 1:
+            # Lightning's calls the other processes from within the signal: one that waits for them at a checkpoint never hears it
+            trainer._signal_connector._sigterm_notifier_fn = self._note  # type: ignore[method-assign]
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._told = True
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.world_size > 1:
+            told = torch.tensor(float(self._told), device=trainer.strategy.root_device)
+            trainer._signal_connector.received_sigterm = bool(trainer.strategy.reduce(told, reduce_op="sum"))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._before = signal.getsignal(signal.SIGINT)

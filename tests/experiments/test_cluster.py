@@ -184,11 +184,13 @@ def test_the_queue_of_a_table(capsys, tmp_path, slurm):
 
 
 SCRIPT = """
+import signal
 from pathlib import Path
 from experiments.cluster import Cluster
 from experiments.plan import Budget
 from experiments.runner import Runner
 from tests.experiments.test_cluster import LONG, LONG_TEST
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is started with Ctrl-C ignored
 runner = Runner(Path.cwd(), Path({store!r}), Budget.SMOKE, 2, Cluster({kind!r}))
 runner.execute([LONG, LONG_TEST])
 assert not runner.failures, runner.failures
