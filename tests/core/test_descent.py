@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from jiio_lightning.core import Augmented, InnerProblem, Joint, L2Ball, SolveError
+from jiio_lightning.core import Augmented, InnerProblem, Joint, L2Ball, SolveError, Sweeps
 from jiio_lightning.core.solvers import Anderson
 from jiio_lightning.core.steps import Plain
 from tests.core.modes import NoSynchronisation
@@ -130,13 +130,18 @@ def test_a_step_in_bfloat16_keeps_the_solver_in_float32() -> None:
     seen: list[torch.dtype] = []
 
     def f(z: Tensor, x: Tensor) -> Tensor:
-        seen.append((z @ well.weight.T).dtype)
-        return well.f(z, x)
+        product = z @ well.weight.T
+        seen.append(product.dtype)
+        return well.f(z, x).to(product.dtype)  # as a net's last layer does
 
     with torch.autocast("cpu", dtype=torch.bfloat16):
         problem = InnerProblem(f, well.loss)
-        for method in (None, Anderson(memory=4)):
-            solution = Joint(max_steps=60, method=method)(problem, start)
+        for solver in (
+            Joint(max_steps=60),
+            Joint(max_steps=60, method=Anderson(memory=4)),
+            Joint(max_steps=60, sweeps=Sweeps(2)),
+        ):
+            solution = Joint(max_steps=60, **settings)(problem, start)
             assert {block.dtype for block in (*vars(solution.v).values(), solution.residuals, solution.cost)} == {torch.float32}
         near = Joint(max_steps=60)(problem, start)
         assert problem.in_full_precision().f(start.z, start.x).dtype == torch.float32
