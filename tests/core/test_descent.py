@@ -136,11 +136,7 @@ def test_a_step_in_bfloat16_keeps_the_solver_in_float32() -> None:
 
     with torch.autocast("cpu", dtype=torch.bfloat16):
         problem = InnerProblem(f, well.loss)
-        for solver in (
-            Joint(max_steps=60),
-            Joint(max_steps=60, method=Anderson(memory=4)),
-            Joint(max_steps=60, sweeps=Sweeps(2)),
-        ):
+        for settings in ({}, {"method": Anderson(memory=4)}, {"sweeps": Sweeps(2)}):
             solution = Joint(max_steps=60, **settings)(problem, start)
             assert {block.dtype for block in (*vars(solution.v).values(), solution.residuals, solution.cost)} == {torch.float32}
         near = Joint(max_steps=60)(problem, start)
