@@ -19,6 +19,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, ProgressBar
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, Namespace, SaveConfigCallback
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import SIGTERMException
@@ -43,7 +44,7 @@ from jiio_lightning.core.inner import SolveError
 from jiio_lightning.data import DataError
 from jiio_lightning.files import check_place, write_text
 from jiio_lightning.fragments import allowing, check_values, whole_fragments
-from jiio_lightning.messages import BriefParser, advised, expected
+from jiio_lightning.messages import BriefParser, advised, expected, lost
 
 DESCRIPTION = """Train and evaluate tasks. Besides the subcommands below there are `jiio data`, which prepares, verifies and lists
 data sets, and `jiio dashboard`, which writes a Weights & Biases workspace; each has --help.
@@ -222,6 +223,9 @@ class JIIOCLI(LightningCLI):
         except BaseException as end:
             saved = getattr(self.trainer.checkpoint_callback, "last_model_path", "")
             path = (saved or self.config[subcommand].ckpt_path) if subcommand == "fit" else None
+            launcher = self.trainer.strategy.launcher
+            if isinstance(end, Exception) and isinstance(launcher, _SubprocessScriptLauncher):
+                launcher.kill(signal.SIGKILL)  # the processes that this one has started: they would wait for it, or complain too
             if path and Path(path).is_file() and self.trainer.is_global_zero:
                 print(f"go on with: {resuming(os.path.relpath(path))}", file=sys.stderr)
             by_hand = isinstance(end.__context__, KeyboardInterrupt) or any(
@@ -267,9 +271,12 @@ def main(args: list[str] | None = None) -> int:
     try:
         run(args)
     except Exception as error:
-        if os.environ.get(DEBUG) or not (isinstance(error, DataError | SolveError) or expected(error)):
+        if os.environ.get(DEBUG) or not (isinstance(error, DataError | SolveError) or expected(error) or lost(error)):
             raise
-        print(f"error: {advised(error)}", file=sys.stderr)
+        if not lost(error):
+            print(f"error: {advised(error)}", file=sys.stderr)
+        elif rank_zero_only.rank == 0:
+            print("error: another process of this run has ended: see its own message, or it was killed", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 128 + signal.SIGINT

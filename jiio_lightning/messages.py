@@ -21,6 +21,9 @@ NOISE = re.compile(
 USERS = re.compile(r"Early stopping conditioned on metric|returned nan values in its|out of memory|is encrypted")
 """What RuntimeErrors say that are a user's doing."""
 
+LOST = re.compile(r"gloo/transport|NCCL|TCPStore|Broken pipe")
+"""What RuntimeErrors say where one process of a run waits for another that has ended."""
+
 
 class BriefParser(ArgumentParser):
     """Says what is wrong with a command in a line; the hundreds of options are for ``--help``."""
@@ -36,6 +39,11 @@ def expected(error: Exception) -> bool:
     """Whether an error of a library is something that a user did, or met, and not a fault of the program."""
     kinds = OSError | ValueError | MisconfigurationException | yaml.YAMLError
     return isinstance(error, kinds) or (isinstance(error, RuntimeError) and USERS.search(str(error)) is not None)
+
+
+def lost(error: Exception) -> bool:
+    """Whether an error only says that another process of the run has ended."""
+    return isinstance(error, RuntimeError) and LOST.search(str(error)) is not None
 
 
 def advised(error: Exception) -> str:

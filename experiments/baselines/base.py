@@ -11,6 +11,7 @@ from torch import Tensor
 
 from jiio_lightning.tasks.base import LEARNED, check_weights
 from jiio_lightning.tasks.optimiser import adam
+from jiio_lightning.tasks.processes import processes
 
 
 class Baseline(LightningModule, ABC):
@@ -48,7 +49,8 @@ class Baseline(LightningModule, ABC):
         for name, value in metrics.items():
             shown = name in ("accuracy", "error", "loss")
             sync = stage != "train"
-            self.log(f"{stage}/{name}", value.mean(), prog_bar=shown, batch_size=len(batch.index), sync_dist=sync)
+            count = len(batch.index) * processes()  # as in JIIOTask
+            self.log(f"{stage}/{name}", value.mean(), prog_bar=shown, batch_size=count, sync_dist=sync)
 
     def _evaluated(self, stage: str, batch: Any) -> dict[str, Tensor]:
         metrics = self.metrics(batch)

@@ -8,6 +8,8 @@ import numpy as np
 import torch.distributed
 from torch import Tensor
 
+from jiio_lightning.tasks.processes import processes
+
 Rows = dict[str, np.ndarray]
 """One array for each name, one row a sample; ``index`` says which sample."""
 
@@ -30,8 +32,8 @@ def gather_rows(batches: Sequence[Mapping[str, Tensor]]) -> Rows:
 
 def _from_all(table: Rows) -> list[Rows]:
     """The tables of all processes in the order of their ranks."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+    tables: list[Rows] = [{}] * processes()
+    if len(tables) == 1:
         return [table]
-    tables: list[Rows] = [{}] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(tables, table)
     return tables

@@ -10,6 +10,7 @@ from sklearn.decomposition import PCA
 
 from jiio_lightning.metrics.pca import fit_pca, pca_errors
 from jiio_lightning.tasks.interface import LatentModel
+from jiio_lightning.tasks.processes import processes
 
 
 class PCAReference(Callback):
@@ -33,7 +34,7 @@ class PCAReference(Callback):
     ) -> None:
         if self._pca is not None:
             error = pca_errors(self._pca, batch.image).mean()
-            pl_module.log("test/pca_error", error, batch_size=len(batch.image), sync_dist=True)
+            pl_module.log("test/pca_error", error, batch_size=len(batch.image) * processes(), sync_dist=True)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._pca is not None:

@@ -19,6 +19,7 @@ from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 from torchvision.utils import save_image
 
+from jiio_lightning.callbacks.gathering import gather_rows
 from jiio_lightning.callbacks.image_grid import picture
 from jiio_lightning.data import FewShotFolder
 from jiio_lightning.files import whole_file
@@ -32,8 +33,8 @@ class PredictionWriter(BasePredictionWriter):
 
     ``predictions.npz`` holds one array for each name that ``predict_step`` returns, one row a sample; for Generation these are
     latent ``(N, d)``, image ``(N, C, H, W)`` in [-1, 1], error ``(N,)`` and index ``(N,)``. ``images.png`` shows the first ones.
-    Of several processes each writes its own share, to ``predictions_<rank>.npz``. If the data are a user's folder of few-shot
-    images there are also ``predictions.csv`` and ``classified.png``.
+    Those of several processes come together in the order of the data. If the data are a user's folder of few-shot images there
+    are also ``predictions.csv`` and ``classified.png``.
 
     Args:
         count: images in the picture.
@@ -48,22 +49,26 @@ class PredictionWriter(BasePredictionWriter):
     def write_on_epoch_end(
         self, trainer: Trainer, pl_module: LightningModule, predictions: Sequence[Any], batch_indices: Sequence[Any]
     ) -> None:
-        arrays = {name: torch.cat([batch[name] for batch in predictions]).cpu() for name in predictions[0]}
+        if "index" in predictions[0]:
+            arrays = {name: torch.from_numpy(array) for name, array in gather_rows(predictions).items()}
+        else:  # of one signal, which each process has seen whole
+            arrays = {name: torch.cat([batch[name] for batch in predictions]).cpu() for name in predictions[0]}
+        if not trainer.is_global_zero:
+            return
         folder = Path(trainer.default_root_dir) / "predictions"
-        share = f"_{trainer.global_rank}" if trainer.world_size > 1 else ""
         with ExitStack() as files:  # all of them or none
 
             def file(name: str) -> Path:
                 return files.enter_context(whole_file(folder / name))
 
-            np.savez(file(f"predictions{share}.npz"), **{name: array.numpy() for name, array in arrays.items()})
-            if trainer.is_global_zero and "image" in arrays:
+            np.savez(file("predictions.npz"), **{name: array.numpy() for name, array in arrays.items()})
+            if "image" in arrays:
                 save_image(picture(arrays["image"][: self.count], 16, self.enlarge), file("images.png"))
             data = trainer.datamodule  # type: ignore[attr-defined]
-            if trainer.is_global_zero and isinstance(data, FewShotFolder):
+            if isinstance(data, FewShotFolder):
                 write_table(data, arrays["logits"][0], file("predictions.csv"))
                 classified(data, arrays["logits"][0], self.count).savefig(file("classified.png"), dpi=130, bbox_inches="tight")
-        rank_zero_info(f"predictions: {folder}/predictions{share}.npz with {', '.join(arrays)}")
+        rank_zero_info(f"predictions: {folder}/predictions.npz with {', '.join(arrays)}")
 
 
 def answers(data: FewShotFolder, logits: Tensor) -> tuple[list[str], list[float], Tensor]:

@@ -20,7 +20,7 @@ from jiio_lightning.callbacks.metrics_file import MetricsFile
 TWICE = 1.0
 """Seconds within which a second Ctrl-C is the first one: a terminal sends it to a program and to what the program started."""
 
-STREAM = {"samples": "length", "batches of": "block", "seed": "seed"}
+STREAM = {"samples": "length", "batches of": "block", "batches to a step": "accumulated", "seed": "seed"}
 """What a sampler of training batches says about them."""
 
 
@@ -50,8 +50,9 @@ class SameRun(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         own = _stream(trainer)
-        if self.stream not in (None, own):
-            told = ", ".join(f"{name} {value!r} (now {own[name]!r})" for name, value in self.stream.items() if value != own[name])
+        given = self.stream or own  # a checkpoint of before may say less of it
+        told = ", ".join(f"{name} {value!r} (now {own[name]!r})" for name, value in given.items() if value != own[name])
+        if told:
             raise ValueError(f"the checkpoint's run had {told}: a run goes on with the data that it began with")
         self.stream = own
         if trainer.ckpt_path is None:

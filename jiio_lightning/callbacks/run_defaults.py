@@ -9,6 +9,7 @@ from typing import Any
 
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from jiio_lightning.core.inner import SolveError
@@ -43,6 +44,8 @@ class FinalCheckpoint(ModelCheckpoint):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         # weights that meet what is not finite may be on their way out: not over a checkpoint that there is
+        if trainer.world_size > 1 and not isinstance(exception, SIGTERMException):
+            trainer.strategy.barrier = lambda *_: None  # type: ignore[assignment]  # the others may never come to it
         diverged = isinstance(exception, SolveError) and any(Path(self.dirpath or "").glob("*.ckpt"))
         if trainer.global_step == self._whole and not diverged:
             with suppress(SolveError):  # if they are not finite either: that is what the exception says

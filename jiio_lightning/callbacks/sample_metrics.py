@@ -74,8 +74,7 @@ class SampleMetrics(Callback):
             rank_zero_warn(f"{len(rows['index'])} samples have no 95 % intervals of means and medians: they need {LEAST}")
         for name, values in rows.items():
             if name != "index":
-                # The mean replaces the one that the task logs: they agree in one process, but Lightning's over processes with
-                # unequal numbers of samples is off (it rounds their average number down).
+                # the mean, which the task has logged too, is now that of float64
                 task.log_dict({f"{stage}/{key}": value for key, value in summary(name, values.astype(np.float64)).items()})
         if rows and trainer.is_global_zero:
             write_rows(rows, Path(trainer.default_root_dir) / f"samples_{stage}.csv")

@@ -36,7 +36,7 @@ class SignalPictures(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
-        if not isinstance(data, SignalData):
+        if not isinstance(data, SignalData) or not trainer.is_global_zero:  # each process has made all of it
             return
         folder = Path(trainer.default_root_dir) / "predictions"
         folder.mkdir(parents=True, exist_ok=True)
@@ -44,10 +44,10 @@ class SignalPictures(Callback):
 
     def _show(self, trainer: Trainer, task: LightningModule, stage: str, name: str) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
-        if not isinstance(task, Representation) or not isinstance(data, SignalData):
+        if not isinstance(task, Representation) or not isinstance(data, SignalData) or not trainer.is_global_zero:
             return
         view = data.view()
-        made = task.render(view.c.to(task.device)).cpu()
+        made = task.render(view.c.to(task.device, task.dtype)).cpu()
         made = made.sigmoid() if task.occupancy else made.clamp(-1, 1)
         path = Path(trainer.default_root_dir) / "images" / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -101,7 +101,8 @@ class PreparedDataModule(Recipe, LightningDataModule):
             raise DataError("overfit_batches draws single samples, of which there are none: set data.train_limit instead.")
         dataset = self.dataset("train")
         done = None if self.trainer is None else partial(batches_done, self.trainer)
-        return self._loader(dataset, TrainBatches(dataset, self.batch_size, self.seed, *self._place, done))
+        accumulated = 1 if self.trainer is None else self.trainer.accumulate_grad_batches
+        return self._loader(dataset, TrainBatches(dataset, self.batch_size, self.seed, *self._place, done, accumulated))
 
     def val_dataloader(self) -> BatchLoader:
         # a fit may do without validation, `jiio validate` may not
@@ -126,6 +127,11 @@ class PreparedDataModule(Recipe, LightningDataModule):
         dataset = self.dataset(split)
         if needed and not len(dataset):  # type: ignore[arg-type]
             raise DataError(f"{self.name} has no {split} samples: there is nothing to measure. Prepare it with some.")
+        count, processes = len(dataset), self._place[1]  # type: ignore[arg-type]
+        if 0 < count < processes:  # one without a batch leaves the others waiting
+            raise DataError(
+                f"{count} {split} samples are too few for {processes} processes: set trainer.devices to {count} at most"
+            )
         return self._loader(dataset, EvalBatches(dataset, self.eval_batch_size or self.batch_size, *self._place))
 
     def _loader(self, dataset: Dataset[Any], sampler: DistributedSampler[Draw]) -> BatchLoader:

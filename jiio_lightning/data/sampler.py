@@ -25,13 +25,15 @@ class TrainBatches(DistributedSampler[Draw]):
     With n batches in an epoch, batch number b is batch ``b % n`` of epoch ``b // n``: nothing else needs to be known to go on
     after an interruption, wherever it was. Every process gets the same number of batches, so that none waits for another: batch b
     of R processes is rows ``b B R .. (b + 1) B R`` of the epoch's order, dealt out in turn, and two processes with batches of B
-    see what one process with batches of 2 B sees. The rest of an order, less than one such block, is left out; it is another rest
-    in the next epoch. It is a ``DistributedSampler`` so that Lightning never replaces it by one of its own.
+    see what one process with batches of 2 B sees, and so do two batches of B whose gradients make one step. The rest of an order,
+    less than one step, is left out; it is another rest in the next epoch. It is a ``DistributedSampler`` so that Lightning never
+    replaces it by one of its own.
 
     Args:
         dataset: of which the length is needed.
         batch_size: samples in a batch of one process.
         done: number of batches that the run has done; by default what ``set_epoch`` says.
+        accumulated: batches whose gradients make one step.
     """
 
     def __init__(
@@ -42,19 +44,22 @@ class TrainBatches(DistributedSampler[Draw]):
         rank: int = 0,
         world_size: int = 1,
         done: Callable[[], int] | None = None,
+        accumulated: int = 1,
     ) -> None:
         super().__init__(dataset, num_replicas=world_size, rank=rank, shuffle=True, seed=seed, drop_last=True)  # type: ignore[arg-type]
         self.length = len(dataset)
         self.block = batch_size * world_size
         self.done = done or (lambda: self.epoch * len(self))
-        if self.length < self.block:
+        self.accumulated = accumulated
+        if not len(self):
+            step = "one batch" if accumulated == 1 else f"{accumulated} batches"
             raise DataError(
-                f"the training split has {self.length} samples, less than one batch of {batch_size} for each of"
-                f" {world_size} processes: lower batch_size or raise train_limit."
+                f"the training split has {self.length} samples, less than {step} of {batch_size} for each of {world_size}"
+                " processes: lower batch_size or raise train_limit."
             )
 
     def __len__(self) -> int:
-        return self.length // self.block
+        return self.length // (self.block * self.accumulated) * self.accumulated
 
     def __iter__(self) -> Iterator[Draw]:
         done = self.done()

@@ -20,6 +20,7 @@ from jiio_lightning.core.weights import cached_weights
 from jiio_lightning.starts.base import LearnedStart
 from jiio_lightning.tasks.interface import InjectedSolver, Regularised
 from jiio_lightning.tasks.optimiser import adam
+from jiio_lightning.tasks.processes import processes, weighted
 
 LEARNED = "learned_start."
 """Prefix of a learned start's tensors in a checkpoint."""
@@ -118,7 +119,8 @@ class JIIOTask(Regularised, ABC):
             penalty = watch.penalty(problem, solution)
         self._log_step(batch, problem, solution, surrogate, penalty)
         # Adam ignores the scale of this sum, but the penalty's share of it decides whether the equilibrium stays stable.
-        return surrogate.value.mean() / self.outer_unit(batch) + penalty
+        loss = surrogate.value.mean() / self.outer_unit(batch) + penalty
+        return weighted(loss, len(batch.index))
 
     def outer_gradient(self, batch: Any, problem: InnerProblem, solution: InnerSolution) -> Surrogate:
         """The surrogate of the outer loss at the inner solution, 0 for samples that are not trusted."""
@@ -216,8 +218,9 @@ class JIIOTask(Regularised, ABC):
     def _log(self, stage: str, metrics: dict[str, Tensor], samples: int) -> None:
         for name, value in metrics.items():
             shown = name in ("cost", "feasible", "error")
-            # no synchronisation in training: it would cost a barrier for each metric and step
-            self.log(f"{stage}/{name}", value, prog_bar=shown, batch_size=samples, sync_dist=stage != "train")
+            # no synchronisation in training: it would cost a barrier for each metric and step. Lightning rounds the processes' mean
+            # number of samples down: of these multiples it is whole.
+            self.log(f"{stage}/{name}", value, prog_bar=shown, batch_size=samples * processes(), sync_dist=stage != "train")
 
 
 def trusted_rows(v: Augmented, trusted: Tensor) -> Augmented:

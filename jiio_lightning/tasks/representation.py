@@ -21,6 +21,7 @@ from jiio_lightning.metrics.psnr import SSIM_WINDOW, psnr, ssim
 from jiio_lightning.models.interface import CoordinateNet
 from jiio_lightning.tasks.base import check_weights
 from jiio_lightning.tasks.optimiser import adam
+from jiio_lightning.tasks.processes import weighted
 from jiio_lightning.tasks.warm_start import Cache, WarmStart
 
 CHUNK = 16_384
@@ -70,6 +71,12 @@ class Representation(LightningModule):
 
     # training
 
+    def setup(self, stage: str) -> None:
+        """Refuse, by a ValueError, a warm start in several processes."""
+        # a point comes to another process in each step, and the budget follows a residual over all of them
+        if stage == "fit" and self.trainer.world_size > 1 and self.cache is not None:
+            raise ValueError("processes do not keep each other's z: set model.warm_start to null, or trainer.devices to 1")
+
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         check_signal(batch, self.net, self.occupancy)
         with cached_weights(self.net):
@@ -80,7 +87,7 @@ class Representation(LightningModule):
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch.c))
         if not self.occupancy:
             self.log("train/psnr", -10 * torch.log10(loss.detach() / 4), prog_bar=True, batch_size=len(batch.c))
-        return loss
+        return weighted(loss, len(batch.c))
 
     def loss(self, values: Tensor, target: Tensor) -> Tensor:
         """Mean squared error, or cross-entropy of occupancies, whose values are logits."""

@@ -1,11 +1,10 @@
-"""Means, medians and intervals over samples: against their definitions, and the same from one process and from two."""
+"""Means, medians and intervals over samples: against their definitions; of several processes: tests/tasks/test_ddp.py."""
 
 from __future__ import annotations
 
 import csv
 import functools
 import math
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,6 @@ from jiio_lightning.callbacks.gathering import gather_rows
 from jiio_lightning.callbacks.sample_metrics import summary, write_rows
 from jiio_lightning.metrics.intervals import mean_interval, median_interval, share_interval
 from tests.conftest import metrics
-from tests.tasks.test_ddp import run
 
 CALLBACK = "--trainer.callbacks=[{class_path: jiio_lightning.callbacks.SampleMetrics}]"
 
@@ -108,20 +106,3 @@ def test_five_samples_have_means_and_no_intervals(jiio, checkpoint):
 def test_within_a_fit_the_tasks_means_will_do(jiio):
     assert jiio("fit", "--config", "tiny.yaml", CALLBACK) == 0
     assert not list(Path("runs/tiny").glob("samples_*"))
-
-
-@pytest.mark.slow
-def test_two_processes_report_what_one_does(jiio, checkpoint):
-    """19 samples: 10 and 9, which Lightning's own mean would weigh by 9."""
-    command = ["test", "--config", "tiny.yaml", "--ckpt_path", str(checkpoint), CALLBACK]
-    command += ["--data.test_limit", "19", "--data.eval_batch_size", "4", "--trainer.precision", "64-true"]
-    assert jiio(*command) == 0
-    alone = samples()
-    Path("runs/tiny/samples_test.csv").unlink()
-    run([sys.executable, "-m", "jiio_lightning", *command, "--trainer.devices", "2", "--trainer.strategy", "ddp"])
-    shared = samples()
-    assert shared["index"].tolist() == alone["index"].tolist() == list(range(19))
-    assert shared["error"] == pytest.approx(alone["error"], rel=1e-9)
-    one, two = metrics(Path("runs/tiny"))
-    for name in ("test/error", "test/psnr_median", "test/psnr_median_low", "test/error_high"):
-        assert float(two[name]) == pytest.approx(float(one[name]), rel=1e-6)

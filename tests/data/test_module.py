@@ -3,6 +3,7 @@
 import warnings
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -216,6 +217,13 @@ def test_limits_take_the_first_samples(root):
 def test_too_few_samples_for_a_batch(root):
     with pytest.raises(DataError, match="10 samples, less than one batch of 64"):
         Digits(root=root, train_limit=10).train_dataloader()
+
+
+def test_a_process_without_a_sample_to_evaluate_is_refused(root):
+    data = digits(root)
+    data.trainer = SimpleNamespace(global_rank=3, world_size=10, state=SimpleNamespace(fn=None))
+    with pytest.raises(DataError, match="9 val samples are too few for 10 processes: set trainer.devices to 9 at most"):
+        data.val_dataloader()
 
 
 def test_impossible_options(root):

@@ -79,6 +79,15 @@ def test_changing_a_draw_does_not_change_the_order():
         assert rows(sampler) == before
 
 
+def test_batches_whose_gradients_make_one_step_are_those_of_a_larger_one():
+    large, small = TrainBatches(DATASET, 20, seed=5), TrainBatches(DATASET, 10, seed=5, accumulated=2)
+    found = rows(small)
+    assert len(small) == len(found) == 10 and len(large) == 5  # of 103
+    assert [first + second for first, second in zip(found[::2], found[1::2], strict=True)] == rows(large)
+
+
 def test_less_than_a_batch_is_one_clear_error():
+    with pytest.raises(DataError, match="103 samples, less than 2 batches of 60 for each of 1 processes"):
+        TrainBatches(DATASET, 60, 0, accumulated=2)
     with pytest.raises(DataError, match="103 samples, less than one batch of 60 for each of 2 processes"):
         TrainBatches(DATASET, 60, 0, 0, 2)

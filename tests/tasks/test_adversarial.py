@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +21,6 @@ from jiio_lightning.models import ImageClassifier
 from jiio_lightning.tasks import AdversarialTraining
 from tests.attacks.smooth import TIGHT, Begins, Smooth
 from tests.conftest import REPO, metrics
-from tests.tasks.test_ddp import run
 
 SMALL = """\
 trainer:
@@ -278,21 +276,6 @@ def test_a_regime_is_one_line(jiio, regime):
     assert jiio("fit", *RUN, "--solver", REPO / f"conf/solver/{regime}.yaml", "--trainer.max_steps", 1) == 0
     rows = [row for row in metrics(Path("runs/digits_adversarial")) if row.get("train/trusted")]
     assert [float(row["train/trusted"]) > 0.7 for row in rows] == [True]
-
-
-@pytest.mark.slow
-def test_two_processes_give_the_weights_of_one(jiio):
-    """Three steps in float64, random starts and all."""
-    Path("small.yaml").write_text(SMALL)
-    options = ("--trainer.precision", "64-true", "--model.random_start", "true", "--trainer.limit_val_batches", "0")
-    path = Path("runs/digits_adversarial/checkpoints/last.ckpt")
-    assert jiio("fit", *RUN, *options) == 0
-    alone = torch.load(path, weights_only=True)["state_dict"]
-    path.unlink()
-    two = ("--trainer.devices", "2", "--trainer.strategy", "ddp", "--data.batch_size", "2")
-    run([sys.executable, "-m", "jiio_lightning", "fit", *map(str, RUN), *options, *two])
-    shared = torch.load(path, weights_only=True)["state_dict"]
-    assert max(float((tensor - shared[name]).abs().max()) for name, tensor in alone.items()) < 1e-6
 
 
 @pytest.mark.slow

@@ -21,7 +21,6 @@ from jiio_lightning.models import Generator, LatentGenerator
 from jiio_lightning.tasks import Generation, Inverse
 from jiio_lightning.tasks.inverse import measure, recovery_metrics
 from tests.core.problems import directional, equilibrium_of, polish
-from tests.tasks.test_ddp import run
 from tests.tasks.test_generation import batch, inject
 
 FIXED = FixedInput(FixedPoint(Picard(), 200))
@@ -309,19 +308,3 @@ def test_an_unsupervised_task_cannot_be_trained(inverse, capsys):
 def test_images_of_another_range_are_refused(inverse, capsys):
     assert inverse("fit", "--data.value_range", "[0.0, 1.0]", supervised=True) == 1
     assert "images in [-1, 1], the data's are in [0.0, 1.0]: set data.value_range" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_two_processes_train_the_supervised_task_to_the_weights_of_one(inverse):
-    """Three steps with masks, the adjoint of the outer loss, the penalty, clipping and the schedule."""
-    import sys
-
-    steps = ("--trainer.max_steps", "3", "--trainer.precision", "64-true", "--trainer.num_sanity_val_steps", "0")
-    assert inverse("fit", *steps, "--data.batch_size", 4, supervised=True) == 0
-    path = Path("runs/inverse/checkpoints/last.ckpt")
-    alone = torch.load(path, weights_only=True)["state_dict"]
-    two = ("--trainer.devices", "2", "--trainer.strategy", "ddp", "--data.batch_size", "2", "--overwrite")
-    run([sys.executable, "-m", "jiio_lightning", "fit", "--config", "inverse.yaml", *steps, *two])
-    shared = torch.load(path, weights_only=True)["state_dict"]
-    worst = max(float((tensor - shared[name]).abs().max()) for name, tensor in alone.items())
-    assert worst < 1e-6, worst

@@ -38,6 +38,13 @@ class SignalBatch(NamedTuple):
     occupancy: bool = False
     part: str = ""  # of the test points, where there are several kinds
 
+    def share(self, rank: int, processes: int) -> SignalBatch:
+        """The points of one of several processes."""
+        if processes == 1:
+            return self
+        c, values, index = (part[rank::processes] for part in (self.c, self.values, self.index))
+        return self._replace(c=c, values=values, index=index, shape=())
+
 
 def every(shape: tuple[int, ...], stride: int, first: int) -> tuple[Tensor, tuple[int, ...]]:
     """Positions ``(N,)`` of the points ``[first::stride]`` along each axis of a grid, and their number along each."""
@@ -70,12 +77,14 @@ class Steps(Sampler[int]):
 
 @dataclass(eq=False)
 class Batches(Dataset[SignalBatch]):
-    """Training batches by their number."""
+    """One process's shares of the training batches, by their number."""
 
     make: Callable[[int], SignalBatch]
+    rank: int = 0
+    processes: int = 1
 
     def __getitem__(self, number: int) -> SignalBatch:
-        return self.make(number)
+        return self.make(number).share(self.rank, self.processes)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -84,7 +93,7 @@ class SignalData(LightningDataModule):
 
     Args:
         path: of the file.
-        batch_size: points in a training batch, drawn anew in each step; by default all of them.
+        batch_size: points in a training batch of all processes, drawn anew in each step; by default all of them.
         seed: the points of a step are a function of (seed, step).
         zoom: points that ``jiio predict`` makes along each axis for one of the signal's.
     """
@@ -122,8 +131,6 @@ class SignalData(LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         """Read the signal before any work begins."""
-        if self.trainer is not None and self.trainer.world_size > 1:
-            raise DataError("a representation is trained in one process: set trainer.devices to 1")
         self.held("val")
 
     @property
@@ -132,8 +139,10 @@ class SignalData(LightningDataModule):
         return tuple(max(1, round(self.zoom * n)) for n in self.grid_shape)
 
     def train_dataloader(self) -> BatchLoader:
-        done = (lambda: 0) if self.trainer is None else partial(batches_done, self.trainer)
-        return BatchLoader(Batches(self.batch), batch_size=None, sampler=Steps(done))
+        if self.trainer is None:
+            return BatchLoader(Batches(self.batch), batch_size=None, sampler=Steps(lambda: 0))
+        batches = Batches(self.batch, self.trainer.global_rank, self.trainer.world_size)
+        return BatchLoader(batches, batch_size=None, sampler=Steps(partial(batches_done, self.trainer)))
 
     def val_dataloader(self) -> BatchLoader:
         return _whole(self.held("val"))
