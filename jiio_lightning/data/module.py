@@ -129,9 +129,7 @@ class PreparedDataModule(Recipe, LightningDataModule):
             raise DataError(f"{self.name} has no {split} samples: there is nothing to measure. Prepare it with some.")
         count, processes = len(dataset), self._place[1]  # type: ignore[arg-type]
         if 0 < count < processes:  # one without a batch leaves the others waiting
-            raise DataError(
-                f"{count} {split} samples are too few for {processes} processes: set trainer.devices to {count} at most"
-            )
+            raise DataError(f"{count} {split} samples are too few for {processes} processes: lower trainer.devices")
         return self._loader(dataset, EvalBatches(dataset, self.eval_batch_size or self.batch_size, *self._place))
 
     def _loader(self, dataset: Dataset[Any], sampler: DistributedSampler[Draw]) -> BatchLoader:

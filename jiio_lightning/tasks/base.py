@@ -218,8 +218,8 @@ class JIIOTask(Regularised, ABC):
     def _log(self, stage: str, metrics: dict[str, Tensor], samples: int) -> None:
         for name, value in metrics.items():
             shown = name in ("cost", "feasible", "error")
-            # no synchronisation in training: it would cost a barrier for each metric and step. Lightning rounds the processes' mean
-            # number of samples down: of these multiples it is whole.
+            # no synchronisation in training: it would cost a barrier for each metric and step. Lightning rounds the mean of the
+            # processes' numbers of samples down: of these multiples it is whole.
             self.log(f"{stage}/{name}", value, prog_bar=shown, batch_size=samples * processes(), sync_dist=stage != "train")
 
 

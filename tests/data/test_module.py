@@ -222,7 +222,7 @@ def test_too_few_samples_for_a_batch(root):
 def test_a_process_without_a_sample_to_evaluate_is_refused(root):
     data = digits(root)
     data.trainer = SimpleNamespace(global_rank=3, world_size=10, state=SimpleNamespace(fn=None))
-    with pytest.raises(DataError, match="9 val samples are too few for 10 processes: set trainer.devices to 9 at most"):
+    with pytest.raises(DataError, match="9 val samples are too few for 10 processes: lower trainer.devices"):
         data.val_dataloader()
 
 
