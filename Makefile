@@ -29,6 +29,7 @@ test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
 
 # The paper's tables and figures: reproduce-table1, reproduce-fig3, reproduce-all ...; BUDGET=smoke|cpu|gpu|paper.
+reproduce-gpu-first-hour: BUDGET = gpu
 reproduce-%: $(STAMP)
 	$(BIN)/python -m experiments $* --budget $(BUDGET)
 

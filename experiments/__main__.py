@@ -6,13 +6,16 @@ import json
 import os
 import shutil
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
 from jsonargparse import ArgumentParser, auto_cli
-from jsonargparse.typing import PositiveInt
+from jsonargparse.typing import PositiveFloat, PositiveInt
 
 from experiments.benchmarks.loader import loader
+from experiments.benchmarks.memory import memory
 from experiments.benchmarks.overhead import overhead
 from experiments.executor import Processes
 from experiments.plan import Budget, Run, Table
@@ -28,7 +31,7 @@ from jiio_lightning.data import DataError
 if TYPE_CHECKING:  # submitit is an extra
     from experiments.cluster import Cluster
 
-BENCHMARKS = {"overhead": overhead, "loader": loader}
+BENCHMARKS = {"overhead": overhead, "loader": loader, "memory": memory}
 WORDS = (
     f"Tables and figures: {', '.join(TABLES)}, all. Benchmarks: {', '.join(BENCHMARKS)}. Commands of jiio: "
     f"{', '.join(JIIOCLI.subcommands())}; each has --help."
@@ -39,16 +42,19 @@ FLAGS = {
     "queue": "print where each run stands, and run nothing",
     "cancel": "end the runs that are submitted; a fit saves its checkpoint",
 }
+FIRST_HOUR = "gpu-first-hour"
+"""The table whose budget is gpu unless given; no part of all the tables on a processor, or at the paper's length."""
 DEFAULT_JOBS = {Budget.SMOKE: 2, Budget.CPU: 2, Budget.GPU: 1, Budget.PAPER: 1}
 """Small nets do not keep two cores busy: two of them at once finish sooner than one after the other with two threads each."""
 
 
 def reproduce(
     name: str,
-    budget: Literal["smoke", "cpu", "gpu", "paper"] = "cpu",
+    budget: Literal["smoke", "cpu", "gpu", "paper"] | None = None,
     store: str = "runs/reproduce",
     results: str | None = None,
     jobs: PositiveInt | None = None,
+    minutes: PositiveFloat | None = None,
     run: bool = True,
     executor: Literal["local", "submitit", "slurm"] = "local",
     partition: str | None = None,
@@ -61,11 +67,13 @@ def reproduce(
 
     Args:
         name: which, such as table1 or fig3; "all" for all of them.
-        budget: smoke (digits, no claim), cpu (two cores, minutes), gpu (one, half an hour), paper (its nets, steps and GPUs).
+        budget: smoke (digits, no claim), cpu (two cores, minutes), gpu (one, half an hour), paper (its nets, steps and GPUs);
+            default cpu, of gpu-first-hour gpu.
         store: where the runs live; one that is there and still holds is not run again.
         results: folder of the reports; default results for cpu, results/BUDGET for gpu and paper, STORE/smoke/results for smoke.
         jobs: runs at once, each with its share of the cores; default 2 for smoke and cpu, 1 for gpu and paper; no limit
             on slurm.
+        minutes: end what runs after so long and write the report of what is there; the same command goes on.
         run: false writes the report of what is there.
         executor: local, whose runs end with this command; slurm and submitit (this machine), whose runs go on: the same command
             finds them again.
@@ -76,19 +84,22 @@ def reproduce(
         cancel: end the runs that are submitted; a fit saves its checkpoint.
 
     Returns:
-        0, 1 if something is missing, 2 if there is no such table or executor.
+        0, 1 if something is missing, 2 if there is no such table, executor or device.
     """
     if name not in (*TABLES, "all"):
         print(f"error: there is no {name!r}: {WORDS}", file=sys.stderr)
         return 2
-    kind = Budget(budget)
+    kind = Budget(budget or ("gpu" if name == FIRST_HOUR else "cpu"))
     try:
         place = _executor(executor, {"partition": partition} if partition else {}, sbatch or {})
     except ValueError as why:
         print(f"error: {why}", file=sys.stderr)
         return 2
     runner = Runner(LABORATORY.parent, Path(store).resolve() / kind, kind, _at_once(executor, kind, jobs), place)
-    tables = [make(kind) for table, make in TABLES.items() if name in ("all", table)]
+    if minutes is not None:
+        runner.deadline = time.monotonic() + 60 * minutes
+    everything = TABLES.keys() - ({FIRST_HOUR} if kind in (Budget.CPU, Budget.PAPER) else set())
+    tables = [make(kind) for table, make in TABLES.items() if table == name or (name == "all" and table in everything)]
     if show:
         print("\n\n".join(dict.fromkeys(runner.show(wanted) for table in tables for wanted in table.runs())))
         return 0
@@ -97,6 +108,9 @@ def reproduce(
     wanted = list(dict.fromkeys(needed for table in tables for needed in table.runs()))
     if queue or cancel:
         return _look(runner, wanted, cancel)
+    if run and executor != "slurm" and kind in (Budget.GPU, Budget.PAPER) and not torch.cuda.is_available():
+        print(f"error: the budget {kind} needs a GPU, and torch {torch.__version__} finds none here", file=sys.stderr)
+        return 2
     if run and place.outlives:  # all in the queue at once; here a table is written as soon as it is done
         runner.execute(wanted)
     return max(_make(table, runner, folder, run and not place.outlives) for table in tables)

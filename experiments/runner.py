@@ -44,6 +44,7 @@ class Runner:
     budget: Budget
     jobs: int = 1  # runs at once, each with its share of the cores; a run that measures time is always alone
     executor: Processes | Cluster = field(default_factory=Processes)
+    deadline: float = math.inf  # of time.monotonic: runs that go on then are ended, and go on the next time
     failures: dict[str, str] = field(default_factory=dict)  # what went wrong, by the name of the run
 
     def execute(self, runs: list[Run]) -> None:
@@ -55,7 +56,7 @@ class Runner:
         active: dict[Run, Handle | Submitted] = {}
         bound = {} if self.executor.outlives else active
         with tqdm(total=len(runs), initial=len(runs) - len(todo), desc="runs", unit="run") as bar, _ended_with(bound):
-            while order.is_active():
+            while order.is_active() and time.monotonic() < self.deadline:
                 ready = sorted([*ready, *order.get_ready()], key=todo.index)
                 for run in [*self._start(ready, active), *self._collect(active)]:
                     order.done(run)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jsonargparse.typing import PositiveFloat
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -9,6 +11,7 @@ from pytorch_lightning.accelerators import CUDAAccelerator
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 
+from jiio_lightning.callbacks.finite import logged
 from jiio_lightning.core.inner import RESIDUALS, InnerSolution, InnerSolver, SolveError, diagnose
 from jiio_lightning.core.problem import InnerProblem
 from jiio_lightning.core.solvers.anderson import Anderson
@@ -79,6 +82,13 @@ class AugmentedDEQSolver(InjectedSolver, Callback):
         # Not part of the task: a checkpoint never brings budgets of its own, the run file and the command line decide.
         pl_module.solver = self
 
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        """On a GPU only the first step and those that are logged look at their data and their solution."""
+        self.may_wait = trainer.strategy.root_device.type == "cpu" or logged(trainer, trainer.global_step + 1)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.may_wait = True
+
     def budget(self, task: nn.Module) -> InnerSolver:
         solver = self.train if task.training else self.test
         assert solver is not None  # checked in setup
@@ -104,17 +114,19 @@ class AugmentedDEQSolver(InjectedSolver, Callback):
             "feasible": solution.feasible(self.feasible_tol).float().mean(),
             "finite": solution.finite.float().mean(),
             "trusted": self.trusted(solution).float().mean(),
-            "steps": torch.tensor(float(solution.num_steps)),
+            "steps": solution.cost.new_full((), solution.num_steps),
         }
 
     def check(self, solution: InnerSolution) -> None:
-        """Warn once of a solve that is not feasible, and once of one that trains on the penalty alone.
+        """Warn once of a solve that is not feasible, and once of one that trains on the penalty alone, where the host may wait.
 
         A sample that diverged is fine: it fell back to an iterate with a finite cost.
 
         Raises:
             SolveError: if a sample has no finite solution, as with a NaN in its data: it would make the weights NaN.
         """
+        if not self.may_wait:
+            return
         if not bool(torch.isfinite(solution.cost).all()):
             raise SolveError(str(diagnose(solution, self.feasible_tol)))
         complaint = None if self._warned else diagnose(solution, self.feasible_tol)

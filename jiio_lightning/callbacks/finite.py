@@ -32,7 +32,7 @@ class FiniteCheck(Callback):
         self.loss = loss.detach()
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer) -> None:
-        if not _logged(trainer, trainer.global_step + 1):
+        if not logged(trainer, trainer.global_step + 1):
             return
         gradient = [weight.grad for weight in pl_module.parameters() if weight.grad is not None]
         # a loss scale that is too large makes infinite gradients, whose step is then left out
@@ -40,7 +40,7 @@ class FiniteCheck(Callback):
         check_finite({"the loss": [self.loss], "the gradient": [] if scaled else gradient}, trainer.global_step + 1)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        if _logged(trainer, trainer.global_step):
+        if logged(trainer, trainer.global_step):
             check_finite({"a weight": pl_module.parameters()}, trainer.global_step)
 
 
@@ -54,6 +54,7 @@ def check_finite(parts: Mapping[str, Iterable[Tensor]], step: int) -> None:
             raise SolveError(f"{name} is not finite at step {step}. {ADVICE}")
 
 
-def _logged(trainer: Trainer, step: int) -> bool:
+def logged(trainer: Trainer, step: int) -> bool:
+    """Whether the metrics of an optimiser step, the first one is 1, are written down: the host waits for the device there."""
     every = trainer.log_every_n_steps
     return bool(every) and step % every == 0

@@ -67,7 +67,7 @@ class JacobianRegularization(Regularizer, Callback):
     def watch(self, step: int, index: Tensor, max_steps: int) -> Watch:
         if step % self.every:
             return Watch()
-        return JacobianWatch(self, sample_generators(self.seed, step, index), max_steps, index.device)
+        return JacobianWatch(self, sample_generators(self.seed, step, index), max_steps)
 
     def layers_penalty(self, step: int, index: Tensor, layers: Layers) -> Tensor:
         """Both terms at each layer's equilibrium, summed over the layers."""
@@ -97,13 +97,11 @@ class JacobianRegularization(Regularizer, Callback):
 class JacobianWatch(Watch):
     """The penalty of one training step."""
 
-    def __init__(
-        self, settings: JacobianRegularization, generators: list[torch.Generator], max_steps: int, device: torch.device
-    ) -> None:
+    def __init__(self, settings: JacobianRegularization, generators: list[torch.Generator], max_steps: int) -> None:
         self.settings = settings
         self.generators = generators
         # Before the probes, which the same generators give after the solve: the order is part of what a seed means.
-        draw = torch.stack([torch.rand((), generator=generator) for generator in generators]).to(device)
+        draw = torch.stack([torch.rand((), generator=generator) for generator in generators])
         self.iterate = RandomIterate(draw, max_steps)
         self.observers = (self.iterate,) if settings.coefficient and settings.at == "trajectory" else ()
 

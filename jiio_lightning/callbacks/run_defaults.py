@@ -12,6 +12,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
+from jiio_lightning.callbacks.finite import logged
 from jiio_lightning.core.inner import SolveError
 
 
@@ -75,8 +76,9 @@ class StepProgress(TQDMProgressBar):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         bar = self.train_progress_bar
-        if self._should_update(trainer.global_step, bar.total or 0):
+        if logged(trainer, trainer.global_step):  # numbers to show are read from the device
             bar.set_postfix(self.get_metrics(trainer, pl_module), refresh=False)
+        if self._should_update(trainer.global_step, bar.total or 0):
             bar.update(trainer.global_step - bar.n)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

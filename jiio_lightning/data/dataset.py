@@ -20,7 +20,7 @@ class ImageBatch(NamedTuple):
     """A batch of images.
 
     ``index`` is what masks, noise and every other random choice about a sample are a function of, with the seed and
-    the epoch; it survives shuffling, workers, ranks and a resume.
+    the epoch; it survives shuffling, workers, ranks and a resume. It stays on the host.
     """
 
     image: Tensor  # (B, C, H, W) float32 in the data module's value range
@@ -52,7 +52,7 @@ class ImageDataset(Dataset[ImageBatch]):
         rows, plain = self._plain_first(draw)
         pixels = self.images.take(rows)
         pixels[plain:] = pixels[plain:].flip(-1)
-        return ImageBatch(self._finished(pixels), self.labels.take(rows), torch.from_numpy(rows).to(pixels.device))
+        return ImageBatch(self._finished(pixels), self.labels.take(rows), torch.from_numpy(rows))
 
     def first(self, count: int | None = None) -> Tensor:
         """The first ``count`` images, or all of them, unflipped: float32 ``(count, C, H, W)``."""

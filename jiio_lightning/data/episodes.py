@@ -78,7 +78,7 @@ class EpisodeDataset(Dataset[EpisodeBatch]):
             support_label=label[:, :, support].flatten(1, 2),
             query=images[:, :, query].flatten(1, 2),
             query_label=label[:, :, query].flatten(1, 2),
-            index=torch.from_numpy(numbers).to(images.device),
+            index=torch.from_numpy(numbers),
         )
 
     def _plans(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -114,6 +114,10 @@ class PreparedDataModule(Recipe, LightningDataModule):
     def predict_dataloader(self) -> BatchLoader:
         return self._eval_loader("test")
 
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """All of it but ``index``, which seeds random choices: the host would have to wait for it in each step."""
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)._replace(index=batch.index)
+
     @property
     def device(self) -> torch.device:
         return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device

@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 
 from jiio_lightning.files import read_tensors
 from jiio_lightning.metrics.features import Features
 
+URL_INCEPTION_V3 = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
 INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 """Of weights-inception-2015-12-05-6726825d.pth, the Inception of Heusel et al. (2017) as torch-fidelity publishes it."""
 
@@ -135,6 +135,8 @@ class Inception(Extractor):
 
     @cached_property
     def _net(self) -> nn.Module:
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3  # only FIDs need it
+
         self.fingerprint  # noqa: B018  # before anything is unpickled
         return FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], str(self._file))
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
 from tqdm import tqdm
 
 from jiio_lightning.files import whole_file
@@ -79,6 +78,8 @@ def frechet_distance(one: Statistics, other: Statistics) -> float:
         raise ValueError(
             f"features of widths {one.mean.size} and {other.mean.size} cannot be compared: use one extractor for both"
         )
+    from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric  # only a test with such a distance needs it
+
     pair = [{"mu": side.mean, "sigma": side.covariance} for side in (one, other)]
     return float(fid_statistics_to_metric(*pair, verbose=False)[KEY_METRIC_FID])
 

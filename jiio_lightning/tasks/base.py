@@ -200,6 +200,11 @@ class JIIOTask(Regularised, ABC):
             )
         return self.solver
 
+    @property
+    def may_wait(self) -> bool:
+        """Whether the host may wait for the device in this step."""
+        return self.solver is None or self.solver.may_wait
+
     def _evaluation_step(self, stage: str, batch: Any) -> dict[str, Tensor]:
         problem, solution, z, residual = self.feasible(batch)
         metrics = self.evaluate(batch, problem, z, solution.v.x) | {"resolve_residual": residual}

@@ -21,6 +21,7 @@ class InjectedSolver(ABC):
 
     trust_tol: float  # residual of z and mu below which a solution gives a gradient
     learned_start: bool  # whether evaluation begins at the task's learned start
+    may_wait: bool = True  # whether this step may look at values on the device, for which the host has to wait
 
     @abstractmethod
     def budget(self, task: nn.Module) -> InnerSolver:

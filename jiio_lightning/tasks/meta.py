@@ -82,7 +82,8 @@ class MetaLearning(JIIOTask):
 
     def problem(self, batch) -> InnerProblem:  # noqa: ANN001
         """The support set's mean cross-entropy and the penalty on x, one row a task."""
-        check_episodes(batch, self.net)
+        if self.may_wait:
+            check_episodes(batch, self.net)
         label = batch.support_label
 
         def loss(z: Tensor, x: Tensor) -> Tensor:
@@ -155,7 +156,7 @@ class MetaLearning(JIIOTask):
 
     def _warn_of_conditioning(self, residual: Tensor) -> None:
         """Once, of a linear system whose answer is no answer."""
-        if not self._warned and residual > UNSOLVED:
+        if self.may_wait and not self._warned and residual > UNSOLVED:
             self._warned = True
             rank_zero_warn(
                 f"the gradient through x* is not solved: Eq. 17 has a median residual of {float(residual):.2g}, and tasks "

@@ -62,10 +62,11 @@ class Cache:
     def keep(self, index: Tensor, z: Tensor, residual: Tensor) -> None:
         """Remember z ``(N, D)`` and the residual of the step, a scalar."""
         if len(index) == len(self.z):  # all coordinates in their order: nothing to scatter
-            self.z = z
+            self.z, self.complete = z, True
+            self.seen.fill_(True)
         else:
             self.z[index] = z
-        self.seen[index] = True
+            self.seen[index] = True
         self.residual = residual
 
     def state_dict(self) -> dict[str, Any]:

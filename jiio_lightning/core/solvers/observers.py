@@ -86,7 +86,7 @@ class RandomIterate:
 
     def __call__(self, now: Snapshot) -> None:
         if self.value is None:
-            self.value = now.value
+            self.value, self.chosen = now.value, self.chosen.to(now.value.device)
             return
         take = (self.chosen >= now.step) & now.is_finite()
         self.value = torch.where(take.unsqueeze(1), now.value, self.value)
