@@ -24,6 +24,18 @@ def test_show_prints_every_command_in_order_and_runs_nothing(tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
+def test_the_first_hour_is_for_a_gpu_unless_told(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert main(["gpu-first-hour", "--store", str(tmp_path)]) == 2
+    assert "the budget gpu needs a GPU, and torch" in capsys.readouterr().err and not list(tmp_path.iterdir())
+    assert main(["gpu-first-hour", "--show", "--store", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert "--solver.train.max_steps 80 --model.eps 1 --trainer conf/trainer/gpu.yaml --trainer.max_epochs 2" in shown
+    assert "--trainer.max_time 00:00:10:00" in shown and "experiments fit --config tasks/celeba.yaml" in shown
+    assert main(["all", "--show", "--budget", "cpu", "--store", str(tmp_path)]) == 0
+    assert "first_hour" not in capsys.readouterr().out
+
+
 def test_a_table_that_is_not_there_is_refused(capsys):
     assert main(["table99"]) == 2
     assert "no 'table99'" in capsys.readouterr().err

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -127,6 +128,15 @@ def test_a_timed_run_is_alone_and_others_pass_it(runner):
     assert runner.executor.together == [("first",), ("first", "last"), ("timed",), ("late",)]
     assert "it was killed" in runner.failures["timed"] and runner.failures["needing"] == "first is not finished"
     assert set(runner.failures) == {"first", "timed", "last", "late", "needing"}
+
+
+def test_what_runs_at_the_deadline_is_ended(runner):
+    ended: list[str] = []
+    endless = SimpleNamespace(done=lambda: bool(ended), cancel=lambda: ended.append("cancelled"), result=lambda: None)
+    runner.executor.submit = lambda job: endless
+    runner.deadline = time.monotonic() + 0.1
+    runner.execute(list(FITS))
+    assert ended == ["cancelled"] and not runner.failures and runner.record(FITS[0]) is None
 
 
 def test_a_fit_is_resumed_where_it_was_stopped(runner, finish):
