@@ -17,13 +17,15 @@ from jsonargparse.typing import PositiveFloat, PositiveInt
 from experiments.benchmarks.loader import loader
 from experiments.benchmarks.memory import memory
 from experiments.benchmarks.overhead import overhead
+from experiments.benchmarks.roofline import roofline
+from experiments.benchmarks.scale import scale
 from experiments.executor import Processes
 from experiments.plan import Budget, Run, Table
 from experiments.record import LABORATORY
 from experiments.report import Report
 from experiments.runner import Runner
 from experiments.tables import TABLES
-from jiio_lightning.cli import JIIOCLI
+from jiio_lightning.cli import JIIOCLI, keep_freed_memory
 from jiio_lightning.cli import main as jiio
 from jiio_lightning.commands.provenance import provenance
 from jiio_lightning.data import DataError
@@ -31,7 +33,7 @@ from jiio_lightning.data import DataError
 if TYPE_CHECKING:  # submitit is an extra
     from experiments.cluster import Cluster
 
-BENCHMARKS = {"overhead": overhead, "loader": loader, "memory": memory}
+BENCHMARKS = {"overhead": overhead, "loader": loader, "scale": scale, "roofline": roofline, "memory": memory}
 WORDS = (
     f"Tables and figures: {', '.join(TABLES)}, all. Benchmarks: {', '.join(BENCHMARKS)}. Commands of jiio: "
     f"{', '.join(JIIOCLI.subcommands())}; each has --help."
@@ -164,6 +166,7 @@ def main(args: list[str] | None = None) -> int:
     if command in JIIOCLI.subcommands():
         return jiio(given)
     if command in BENCHMARKS:
+        keep_freed_memory()  # as `jiio` does
         try:
             measured = auto_cli(BENCHMARKS[command], args=given[1:], prog=f"python -m experiments {command}")
         except DataError as error:

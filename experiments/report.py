@@ -172,10 +172,16 @@ class Report:
                 yield "|---" * len(line) + "|"
         yield ""
 
+    def _over(self) -> str:
+        """What an interval is over, where that is several runs."""
+        rows = {r.cell.row: len(r.records) for r in self.results if len(r.records) > 1}
+        several = "; ".join(f"{row}: {count} runs" for row, count in rows.items())
+        return f"Student's t over seeds or pictures ({several}), else " if rows else ""
+
     def _notes(self) -> Iterator[str]:
         """What the brackets are, what is missing and why, and orders."""
         if any(result.interval is not None for result in self.results):
-            yield from ("Brackets: 95 % intervals, over seeds where there are several, else over the samples of the one.", "")
+            yield from (f"Brackets: 95 % intervals, {self._over()}over the samples of one run.", "")
         there = {_group(result.cell.row) for result in self.results if not result.missing}
         reasons: dict[str, list[str]] = defaultdict(list)
         for result in self.results:

@@ -1,113 +1,96 @@
-"""How much memory the nets of Table 9 need, counted on tensors without values: no device of that size is needed."""
+"""How much memory a training step of the nets of Table 9 has at its peak, counted on tensors without data."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-import yaml
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from experiments.record import LABORATORY
+from experiments.benchmarks.scale import NETS, build, problem_of
 from jiio_lightning.core.jacobian import jacobian_penalty
 from jiio_lightning.core.joint import Joint
-from jiio_lightning.core.problem import InnerProblem
 from jiio_lightning.core.solvers.anderson import Anderson
-from jiio_lightning.core.state import Augmented
 from jiio_lightning.core.weights import cached_weights
 
-NETS = {"mdeq_celeba64": 12, "mdeq_ffhq256": 12, "classifier_mnist": 48, "classifier_cifar10": 32}
-"""Fragments of conf/model, and the samples that each GPU has in the paper (C.5)."""
+TABLE_9 = tuple(name for name in NETS if "reduced" not in name)
 SOLVERS = {
-    "Picard": Joint(max_steps=2),
-    "Anderson(20)": Joint(method=Anderson(type=1, memory=20), max_steps=2),
-    "Anderson(20), bfloat16 history": Joint(method=Anderson(type=1, memory=20, history_dtype="bfloat16"), max_steps=2),
+    "picard": Joint(max_steps=2),
+    "anderson": Joint(method=Anderson(type=1, memory=20), max_steps=2),
+    "anderson_bfloat16": Joint(method=Anderson(type=1, memory=20, history_dtype="bfloat16"), max_steps=2),
 }
-"""Two steps are enough: buffers have their size from the start, and memory does not grow with the steps."""
+"""Two steps show it: buffers have their size from the start, and memory does not grow with the steps."""
 
 
 class PeakBytes(TorchDispatchMode):
-    """The most bytes that the tensors made under it have at any time, in Python or in a graph; an operation's own scratch is not
-    seen."""
+    """The most bytes that tensors made under it have at any time, in Python or in a graph, an operator's own scratch left out.
+
+    Example:
+        >>> with PeakBytes() as count:
+        ...     _ = torch.zeros(100)
+        ...     _ = torch.zeros(200)  # made before the first one goes
+        >>> count.peak
+        1200
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.alive: dict[int, tuple[StorageWeakRef, int]] = {}
         self.peak = 0
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(out):
+    def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        answer = operator(*args, **(kwargs or {}))
+        for leaf in tree_leaves(answer):
             if isinstance(leaf, Tensor):
                 storage = leaf.untyped_storage()
                 self.alive[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
-        self.alive = {key: (ref, size) for key, (ref, size) in self.alive.items() if not ref.expired()}
+        self.alive = {key: item for key, item in self.alive.items() if not item[0].expired()}
         self.peak = max(self.peak, sum(size for _, size in self.alive.values()))
-        return out
+        return answer
+
+    @classmethod
+    def of(cls, work: Callable[[], Any]) -> float:
+        """The peak of a call, in MiB."""
+        with cls() as count:
+            work()
+        return count.peak / 2**20
 
 
-def memory(batch: int | None = None) -> list[dict[str, Any]]:
-    """Count, in float32, the peak of a joint solve, and of the two backward passes of a training step after it.
+def memory(nets: tuple[str, ...] = TABLE_9) -> list[dict[str, Any]]:
+    """Count the peaks of a joint solve, and of what trains the weights after it, in float32, above what is there before.
 
     Args:
-        batch: samples; unless given those that each GPU has in the paper.
+        nets: names of ``scale.NETS``; those of Table 9 and that for FFHQ unless given.
 
     Returns:
-        For each ``net``: its ``batch``; ``weights_mib`` with gradients and Adam's two moments; ``solve_mib`` of each solver;
-        ``lagrangian_mib``, the pass that trains the weights (Eq. 19); ``penalty_mib``, both with Eq. 27 and its two probes.
+        For each ``net``, in MiB: ``weights`` with gradients and Adam's two moments; the solves ``picard``, ``anderson`` (type I,
+        memory 20) and ``anderson_bfloat16``, whose history is short; ``lagrangian``, the gradient of Eq. 19, and ``penalty``,
+        that together with Eq. 27's, with two probes. And its ``batch``.
     """
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        return [_counted(name, batch or usual) for name, usual in NETS.items()]
+    with FakeTensorMode():
+        return [_row(name, *NETS[name]) for name in nets]
 
 
-def _counted(name: str, batch: int) -> dict[str, Any]:
-    net = _net(name)
-    v0 = Augmented.start(torch.zeros(batch, getattr(net, "latent", None) or _pixels(net)), net.hidden)
-    weights = 4 * sum(weight.numel() * weight.element_size() for weight in net.parameters())
-    found: dict[str, Any] = {"net": name, "batch": batch, "weights_mib": weights / 2**20}
-    problem = InnerProblem(net.f, _loss(net, batch))
+def _row(name: str, fragment: str, batch: int) -> dict[str, Any]:
+    net = build(fragment)
+    weights = list(net.parameters())
 
-    def train(penalty: float) -> None:
+    def train(penalty: bool) -> None:
         with cached_weights(net):
-            value = problem.lagrangian(v0).mean()
+            problem, v = problem_of(net, batch)
+            value = problem.lagrangian(v).mean()
             if penalty:
-                value = value + penalty * jacobian_penalty(problem.f, v0.z, v0.x, torch.zeros(2, *v0.z.shape))
-            torch.autograd.grad(value, list(net.parameters()), allow_unused=True)
+                value = value + jacobian_penalty(problem.f, v.z, v.x, torch.zeros(2, *v.z.shape))
+            torch.autograd.grad(value, weights, allow_unused=True)
 
     with torch.no_grad(), cached_weights(net):
-        found["solve_mib"] = {of: _peak(lambda solver=solver: solver(problem, v0)) for of, solver in SOLVERS.items()}
-    return found | {"lagrangian_mib": _peak(lambda: train(0.0)), "penalty_mib": _peak(lambda: train(0.1))}
-
-
-def _net(name: str) -> Any:
-    """The net of a fragment, its tensors without values."""
-    said = yaml.safe_load((LABORATORY.parent / f"conf/model/{name}.yaml").read_text())
-    module, _, kind = said["class_path"].rpartition(".")
-    return getattr(import_module(module), kind)(**said["init_args"])
-
-
-def _pixels(net: Any) -> int:
-    return torch.Size(net.image_shape).numel()
-
-
-def _loss(net: Any, batch: int) -> Callable[[Tensor, Tensor], Tensor]:
-    """Of a generator or a classifier."""
-    if hasattr(net, "latent"):
-        image = torch.zeros(batch, *net.image_shape)
-        return lambda z, x: (net.h(z) - image).square().flatten(1).sum(dim=1)
-    label = torch.zeros(batch, dtype=torch.long)
-    return lambda z, x: -F.cross_entropy(net.h(z), label, reduction="none")
-
-
-def _peak(work: Callable[[], Any]) -> float:
-    """In MiB, above what is there."""
-    with PeakBytes() as count:
-        work()
-    return count.peak / 2**20
+        problem, v = problem_of(net, batch)
+        solves = {kind: PeakBytes.of(lambda solver=solver: solver(problem, v)) for kind, solver in SOLVERS.items()}
+    trained = {"lagrangian": PeakBytes.of(lambda: train(False)), "penalty": PeakBytes.of(lambda: train(True))}
+    size = {"net": name, "batch": batch, "weights": 4 * sum(weight.nbytes for weight in weights) / 2**20}
+    return size | solves | trained

@@ -21,8 +21,10 @@ a list may have
 
 A cell stands where a row and a column meet, unless its metric is null. A run's ``overrides`` are a mapping, or a list of mappings
 that follow one another. ``weights`` names a run; with ``trials: {model.learning_rate: [1e-3, 1e-2]}`` there is a run for each
-value, and the best by its ``curve`` is meant. ``files: {place: run}`` gives a run a file that another one has left. ``limits:
-{hours: 72}`` are what it may take of a cluster where that is not its budget's (shared/limits.yaml). The other
+value, and the best by its ``curve`` is meant. With ``seeds: [0, 1, 2]`` there is a run for each seed, ``NAME_seed0`` and so on,
+and one for each in every run that reads their weights: a cell is their mean, a picture is of the first. A cell's ``run`` may be a
+list of names too: it is the mean over all of them. ``files: {place: run}`` gives a run a file that another one has left.
+``limits: {hours: 72}`` are what it may take of a cluster where that is not its budget's (shared/limits.yaml). The other
 keys are those of :class:`~experiments.plan.Run`, ``Cell`` and ``Picture``.
 """
 
@@ -46,15 +48,17 @@ NAME = re.compile(r"\{([a-zA-Z][\w.-]*)\}")
 EVERYWHERE = {"for", "only"}
 KEYS: dict[str, set[str]] = {
     "": {"title", "setting", "caveat", "uses", "values", "budgets", "runs", "columns", "rows", "paper", "pictures"},
-    "runs": {"name", "command", "config", "overrides", "trials", "weights", "files", "curve", "timed", "limits"} | EVERYWHERE,
+    "runs": {"name", "command", "config", "overrides", "trials", "seeds", "weights", "files", "curve", "timed", "limits"}
+    | EVERYWHERE,
     "columns": {"column", "run", "metric", "over", "scale", "digits", "trained", "better"} | EVERYWHERE,
     "rows": {"row", "run"} | EVERYWHERE,
     "pictures": {"run", "file", "caption"} | EVERYWHERE,
     "budgets": set(Budget),
 }
 Entry = dict[str, Any]
-Runs = dict[str, Run | Choice | None]
-"""By name; None where a run is not part of the budget."""
+Words = tuple[str, ...]
+Runs = dict[str, dict[str, Run | Choice]]
+"""By name, then by what tells its seeds apart: ``_seed0``, or nothing. Empty where a run is not part of the budget."""
 
 
 @dataclass(frozen=True)
@@ -101,18 +105,21 @@ class Scope:
         """Whether an entry is part of the budget."""
         return self.budget in map(Budget, entry.get("only", Budget))
 
-    def one(self, name: str, runs: Runs) -> Run | Choice | None:
-        """A run by its name."""
+    def find_runs(self, name: str, runs: Runs) -> dict[str, Run | Choice]:
+        """A run by its name, one for each seed."""
         if name not in runs:
             raise ValueError(f"{self.file}: there is no run {name}")
         return runs[name]
 
-    def needed(self, name: str, runs: Runs) -> Run | Choice:
+    def needed(self, name: str, runs: Runs) -> dict[str, Run | Choice]:
         """A run that another one needs."""
-        run = self.one(name, runs)
-        if run is None:
+        if not (found := self.find_runs(name, runs)):
             raise ValueError(f"{self.file}: {name} is not part of the budget {self.budget}")
-        return run
+        return found
+
+    def left(self, place: str, name: str, runs: Runs) -> File:
+        """A file that a run, of the first seed, has left for others."""
+        return File(place, next(iter(self.needed(name, runs).values())), Path(place).name)
 
 
 def load(path: Path, budget: Budget) -> Table:
@@ -171,26 +178,36 @@ def _definitions(path: Path, budget: Budget) -> tuple[Scope, Runs]:
         name = here.resolve(entry["name"])
         if name in runs:
             raise ValueError(f"{path.name}: two runs are called {name}")
-        runs[name] = _run(here, here.resolve(entry), runs) if here.here(entry) else None
+        runs[name] = _seeds(here, here.resolve(entry), runs) if here.here(entry) else {}
+        runs |= {f"{name}{seed}": {seed: run} for seed, run in runs[name].items() if seed}
     return scope, runs
 
 
-def _run(scope: Scope, entry: Entry, runs: Runs) -> Run | Choice:
+def _seeds(scope: Scope, entry: Entry, runs: Runs) -> dict[str, Run | Choice]:
+    """A run for each of its seeds, and for each of those whose weights it reads."""
+    weights = scope.needed(entry["weights"], runs) if "weights" in entry else {"": None}
+    seeds = {f"_seed{seed}": {"seed_everything": seed} for seed in entry["seeds"]} if "seeds" in entry else {"": {}}
+    return {
+        f"{of}{seed}": _run(scope, entry, f"{entry['name']}{of}{seed}", read, _words([chosen, entry.get("overrides", [])]), runs)
+        for (of, read), (seed, chosen) in product(weights.items(), seeds.items())
+    }
+
+
+def _run(scope: Scope, entry: Entry, name: str, weights: Run | Choice | None, overrides: Words, runs: Runs) -> Run | Choice:
     """A run, or the best of several trials."""
     make = partial(
         Run,
         command=entry["command"],
         config=entry["config"],
-        weights=scope.needed(entry["weights"], runs) if "weights" in entry else None,
+        weights=weights,
         limits=Limits(**_read(FOLDER / "shared" / "limits.yaml")["budgets"][scope.budget] | entry.get("limits", {})),
-        files=tuple(File(place, scope.needed(run, runs), Path(place).name) for place, run in entry.get("files", {}).items()),
+        files=tuple(scope.left(place, run, runs) for place, run in entry.get("files", {}).items()),
         **{key: entry[key] for key in ("curve", "timed") if key in entry},
     )
-    overrides = _words(entry.get("overrides", []))
     if "trials" not in entry:
-        return make(entry["name"], overrides=overrides)
+        return make(name, overrides=overrides)
     ((option, values),) = entry["trials"].items()
-    trials = [make(f"{entry['name']}_{value}", overrides=(*_words({option: value}), *overrides)) for value in values]
+    trials = [make(f"{name}_{value}", overrides=(*_words({option: value}), *overrides)) for value in values]
     return trials[0] if len(trials) == 1 else Choice(tuple(trials), trials[0].curve)
 
 
@@ -199,11 +216,10 @@ def _cells(row: Entry, columns: list[Entry], names: Scope, runs: Runs, paper: En
         found = here.resolve(row | column)
         if found["metric"] is None:
             continue
-        run = here.one(found["run"], runs)
         yield Cell(
             found["row"],
             found["column"],
-            () if run is None else (run,),
+            tuple(run for name in _listed(found["run"]) for run in here.find_runs(name, runs).values()),
             found["metric"],
             paper.get(found["row"], {}).get(found["column"]),
             **{key: found[key] for key in ("over", "scale", "digits", "trained") if key in found},
@@ -213,12 +229,16 @@ def _cells(row: Entry, columns: list[Entry], names: Scope, runs: Runs, paper: En
 def _pictures(entries: list[Entry], scope: Scope, runs: Runs) -> Iterator[Picture]:
     for entry, here in scope.each(entries):
         found = here.resolve(entry)
-        run = here.one(found["run"], runs)
-        if here.here(entry) and run is not None:
-            yield Picture(run, found["file"], found["caption"])
+        first = next(iter(here.find_runs(found["run"], runs).values()), None)
+        if here.here(entry) and first is not None:
+            yield Picture(first, found["file"], found["caption"])
 
 
-def _words(overrides: Any) -> tuple[str, ...]:
+def _listed(names: str | list[str]) -> list[str]:
+    return [names] if isinstance(names, str) else names
+
+
+def _words(overrides: Any) -> Words:
     """``{solver.test.max_steps: 40}`` as ``--solver.test.max_steps 40``."""
     if isinstance(overrides, list):
         return tuple(word for part in overrides for word in _words(part))

@@ -68,6 +68,27 @@ def test_a_file_becomes_a_table(tmp_path):
     assert run.weights.runs[0].overrides == ("--model.learning_rate", "0.1", *words)
 
 
+def test_a_cell_is_of_all_seeds_and_a_picture_of_the_first(tmp_path):
+    path = write(tmp_path, old="    trials: {model.learning_rate: [0.1, 0.2]}", new="    seeds: [3, 4]")
+    path.write_text(path.read_text() + "pictures:\n  - {run: test/vae, file: a.png, caption: a}\n")
+    table = load(path, Budget.SMOKE)
+    assert [run.name for run in table.cells[0].runs] == ["test/vae_seed3", "test/vae_seed4"]
+    for run, seed in zip(table.cells[0].runs, "34", strict=True):
+        assert isinstance(run.weights, Run) and run.weights.name == f"fit/vae_seed{seed}"
+        assert run.weights.overrides[:2] == ("--seed_everything", seed) and "--seed_everything" not in run.overrides
+    assert table.pictures[0].run == table.cells[0].runs[0]
+    (tmp_path / "one seed").mkdir()
+    one = write(tmp_path / "one seed", path.read_text(), "weights: fit/vae", "weights: fit/vae_seed4")
+    assert [run.name for run in load(one, Budget.SMOKE).cells[0].runs] == ["test/vae_seed4"]
+
+
+def test_a_cell_may_be_of_several_runs(tmp_path):
+    (vae, *_) = load(
+        write(tmp_path, old="row: not here, run: elsewhere", new="row: both, run: [test/vae, other]"), Budget.SMOKE
+    ).cells[1:]
+    assert [run.name for run in vae.runs] == ["test/vae", "other"]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "complaint"),
     [
@@ -187,8 +208,10 @@ def test_the_frontier_is_of_the_nets_of_other_tables(budget):
     others = {run for name in ("table3", "table5", "table6") for run in TABLES[name](budget).runs()}
     assert {run for run in runs if run.command == "fit"} <= others
     compared = [run for run in runs if run.command == "compare"]
-    starts = {run.name: run for run in runs if run.command == "learn_start"}
-    assert [run.name for run in compared] == [f"frontier/{problem}" for problem in ("generator", "inpainting", "attack", "meta")]
+    starts = {run.name.removesuffix("_seed0"): run for run in runs if run.command == "learn_start"}
+    assert [run.name.removesuffix("_seed0") for run in compared] == [
+        f"frontier/{problem}" for problem in ("generator", "inpainting", "attack", "meta")
+    ]
     assert set(starts) == {f"frontier/{problem}_start" for problem in ("generator", "attack", "meta")}
     assert all(run.weights in starts.values() for run in compared) and compared[0].weights == compared[1].weights
 
