@@ -30,7 +30,7 @@ def test_the_first_hour_is_for_a_gpu_unless_told(tmp_path, capsys, monkeypatch):
     assert "the budget gpu needs a GPU, and torch" in capsys.readouterr().err and not list(tmp_path.iterdir())
     assert main(["gpu-first-hour", "--show", "--store", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
-    assert "--solver.train.max_steps 80 --model.eps 1 --trainer conf/trainer/gpu.yaml --trainer.max_epochs 2" in shown
+    assert "adversarial_joint.yaml --model.eps 1 --trainer conf/trainer/gpu.yaml --trainer.max_epochs 2" in shown
     assert "--trainer.max_time 00:00:10:00" in shown and "experiments fit --config tasks/celeba.yaml" in shown
     assert main(["all", "--show", "--budget", "cpu", "--store", str(tmp_path)]) == 0
     assert "first_hour" not in capsys.readouterr().out
