@@ -33,7 +33,7 @@ def test_the_first_hour_is_for_a_gpu_unless_told(tmp_path, capsys, monkeypatch):
     assert "adversarial_joint.yaml --model.eps 1 --trainer conf/trainer/gpu.yaml --trainer.max_epochs 2" in shown
     assert "--trainer.max_time 00:00:10:00" in shown and "experiments fit --config tasks/celeba.yaml" in shown
     assert main(["all", "--show", "--budget", "cpu", "--store", str(tmp_path)]) == 0
-    assert "first_hour" not in capsys.readouterr().out
+    assert "# first_hour/" not in capsys.readouterr().out
 
 
 def test_a_table_that_is_not_there_is_refused(capsys):
