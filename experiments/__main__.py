@@ -14,6 +14,7 @@ from jsonargparse.typing import PositiveInt
 
 from experiments.benchmarks.loader import loader
 from experiments.benchmarks.overhead import overhead
+from experiments.benchmarks.representation import representation
 from experiments.executor import Processes
 from experiments.plan import Budget, Run, Table
 from experiments.record import LABORATORY
@@ -28,7 +29,7 @@ from jiio_lightning.data import DataError
 if TYPE_CHECKING:  # submitit is an extra
     from experiments.cluster import Cluster
 
-BENCHMARKS = {"overhead": overhead, "loader": loader}
+BENCHMARKS = {"overhead": overhead, "loader": loader, "representation": representation}
 WORDS = (
     f"Tables and figures: {', '.join(TABLES)}, all. Benchmarks: {', '.join(BENCHMARKS)}. Commands of jiio: "
     f"{', '.join(JIIOCLI.subcommands())}; each has --help."
