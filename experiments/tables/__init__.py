@@ -221,7 +221,7 @@ def _cells(row: Entry, columns: list[Entry], names: Scope, runs: Runs, paper: En
         yield Cell(
             found["row"],
             found["column"],
-            tuple(run for name in _matching(found["run"], runs) for run in here.find_runs(name, runs).values()),
+            tuple(dict.fromkeys(run for name in _matching(found["run"], runs) for run in here.find_runs(name, runs).values())),
             found["metric"],
             paper.get(found["row"], {}).get(found["column"]),
             **{key: found[key] for key in ("over", "scale", "digits", "trained") if key in found},
