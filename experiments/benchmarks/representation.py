@@ -32,8 +32,9 @@ def representation(
 ) -> list[dict[str, Any]]:
     """Time training steps on all pixels of scikit-learn's photograph, in rounds of one step of each contender.
 
-    The implicit nets have one layer: ``bare`` takes one evaluation of f whatever the residual, as the released code does; ``warm``
-    is the default, whose evaluations follow the residual; ``converged`` solves the adjoint too; ``cold`` begins at 0 in each step.
+    The implicit nets have one layer: ``bare`` takes one evaluation of f whatever the residual, as the released code does;
+    ``warm`` is the default, whose evaluations follow the residual; ``converged`` solves the adjoint too; ``cold`` begins at 0
+    in each step.
 
     Args:
         size: pixels of the photograph's shorter side.

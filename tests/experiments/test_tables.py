@@ -83,7 +83,12 @@ def test_a_cell_is_of_all_seeds_and_a_picture_of_the_first(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("given", "meant"), [("[test/vae, other]", ["test/vae", "other"]), ("'[to]*'", ["other", "test/vae"]), ("['[to]*', other]", ["other", "test/vae"])]
+    ("given", "meant"),
+    [
+        ("[test/vae, other]", ["test/vae", "other"]),
+        ("'[to]*'", ["other", "test/vae"]),
+        ("['[to]*', other]", ["other", "test/vae"]),
+    ],
 )
 def test_a_cell_may_be_of_several_runs(given, meant, tmp_path):
     (vae, *_) = load(write(tmp_path, old="row: not here, run: elsewhere", new=f"row: both, run: {given}"), Budget.SMOKE).cells[1:]
