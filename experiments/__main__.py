@@ -21,7 +21,7 @@ from experiments.record import LABORATORY
 from experiments.report import Report
 from experiments.runner import Runner
 from experiments.tables import TABLES
-from jiio_lightning.cli import JIIOCLI
+from jiio_lightning.cli import JIIOCLI, keep_freed_memory
 from jiio_lightning.cli import main as jiio
 from jiio_lightning.commands.provenance import provenance
 from jiio_lightning.data import DataError
@@ -151,6 +151,7 @@ def main(args: list[str] | None = None) -> int:
     if command in JIIOCLI.subcommands():
         return jiio(given)
     if command in BENCHMARKS:
+        keep_freed_memory()  # as `jiio` does
         try:
             measured = auto_cli(BENCHMARKS[command], args=given[1:], prog=f"python -m experiments {command}")
         except DataError as error:

@@ -7,6 +7,7 @@ import gzip
 import json
 import re
 import struct
+import subprocess
 import sys
 from pathlib import Path
 
@@ -431,6 +432,27 @@ def test_the_bar_can_be_chosen(built):
 def test_csv_is_a_table(trained):
     with (trained / "runs/tiny/metrics.csv").open() as file:
         assert len({len(row) for row in csv.reader(file)}) == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc")
+def test_memory_of_a_graph_is_not_faulted_in_again():
+    """In a process of its own: there is no way back."""
+    program = """
+import resource, torch
+from jiio_lightning.cli import keep_freed_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        graph = [torch.ones(2**21) for _ in range(16)]  # 8 MiB each; freed together
+        del graph
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+faults(), print(faults()), keep_freed_memory(), faults(), print(faults())
+"""
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=REPO)
+    without, with_it = map(int, answer.stdout.split())
+    assert without > 10_000 and with_it < 100
 
 
 def test_a_command_leaves_the_process_group(jiio, tmp_path):

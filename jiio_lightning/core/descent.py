@@ -18,7 +18,7 @@ SHARE = 0.13
 """How exact dL/dx is to be before x moves, by the residuals of z and mu: this much of G over the largest dL/dx so far."""
 
 CUTS = 4
-"""How often in a row a move is cut back; then it stands. At a kink of the loss (ReLU) the slope never turns gently."""
+"""How often in a row a move is cut back for its slope; then it stands. At a kink of L (ReLU) the slope never turns gently."""
 
 
 class Descent:
@@ -51,8 +51,8 @@ class Descent:
         self.tol = tol
         self.mixing = Anderson(type=1, memory=memory, ridge=100 * torch.finfo(v0.x.dtype).eps)
         self.mixed = self.mixing.init(v0.pack()[:, : 2 * v0.hidden])
-        self.measures = MuResidual(), XResidual.at(problem, v0)
         packed = v0.pack()
+        self.measures = MuResidual(), XResidual.at(problem, v0)
         self.anchor = _Point(packed, torch.zeros_like(v0.x), torch.zeros_like(packed[:, :1]))  # where x last moved from
         self.scale = torch.zeros_like(packed[:, :1])  # a; 0 until x has moved
         self.stretch, self.cuts = torch.ones_like(self.scale), torch.zeros_like(self.scale)
@@ -62,19 +62,26 @@ class Descent:
 
     def __call__(self, packed: Tensor) -> Update:
         v = Augmented.unpack(packed, self.hidden)
-        at = self.problem.evaluate(v)
+        at, unit = self.problem.evaluate(v), self.measures[1].largest
         residual = residuals(self.problem, v, at.gradient, *self.measures)
         z, mu, x = residual.split(1, dim=1)
         slope = self._projected(v.x, at.gradient.x)
         length = _norm(at.gradient.x)
-        share = SHARE * _norm(slope) / torch.maximum(self.length, length)
-        ready = (torch.maximum(z, mu) < share.clamp_min(0.5 * self.tol)) & (x >= 0.5 * self.tol)
-        self.length = torch.where(ready, torch.maximum(self.length, length), self.length)
+        moved = self.scale > 0
+        # By the smaller of the gradients here and where x came from: one that z and mu have spoilt is too large.
+        least = torch.where(moved, torch.minimum(_norm(slope), _norm(self.anchor.gradient)), _norm(slope))
+        share = SHARE * least / torch.maximum(self.length, length)
         surplus = _dot(v.mu, at.gradient.mu)  # L - l, and all that l may be off by
+        cost, doubt = at.loss.unsqueeze(1) + surplus, surplus.abs()
+        # Above where x came from nothing has converged, however flat L is there.
+        rose = moved & (cost - doubt - self.anchor.cost > 100 * torch.finfo(x.dtype).eps * self.anchor.cost.abs())
+        ready = (torch.maximum(z, mu) < share.clamp_min(0.5 * self.tol)) & (rose | (x >= 0.5 * self.tol))
+        residual = torch.cat([z, mu, torch.where(rose, 1.0, x)], dim=1)
+        # The unit of x's residual is dL/dx where x moved: that of a young mu may be a thousand times as large.
+        self.measures[1].largest = torch.where(ready.squeeze(1), self.measures[1].largest, unit)
+        self.length = torch.where(ready, torch.maximum(self.length, length), self.length)
         inner = self._mix(packed[:, : 2 * self.hidden], torch.cat([at.gradient.mu, at.gradient.z], dim=1))
-        move = torch.where(
-            ready, self._move(packed, v.x, at.gradient.x, slope, at.loss.unsqueeze(1) + surplus, surplus.abs(), ready), 0.0
-        )
+        move = torch.where(ready, self._move(packed, v.x, at.gradient.x, slope, cost + doubt, rose, ready), 0.0)
         # What Anderson learns from the next gap would be the move's doing, not that of z and mu.
         self.jumped = ready
         return Update(torch.cat([inner, v.x], dim=1) + move, residual, at.loss)
@@ -86,21 +93,20 @@ class Descent:
         inner, self.mixed = self.mixing.step(inner, inner + gap, self.mixed)
         return inner
 
-    def _move(self, packed: Tensor, x: Tensor, dx: Tensor, slope: Tensor, cost: Tensor, doubt: Tensor, ready: Tensor) -> Tensor:
-        """By how much v moves ``(B, 2 n + d)`` where it is ready; the cost is L ``(B, 1)``."""
+    def _move(self, packed: Tensor, x: Tensor, dx: Tensor, slope: Tensor, cost: Tensor, rose: Tensor, ready: Tensor) -> Tensor:
+        """By how much v moves ``(B, 2 n + d)`` where it is ready; the cost is L at most ``(B, 1)``."""
         eps = torch.finfo(x.dtype).eps
         first = ready & (self.scale == 0)
         unit = x.shape[1] ** 0.5 / _norm(dx).clamp_min(torch.finfo(x.dtype).tiny ** 0.5)
         self.scale = torch.where(first, unit, self.scale)
-        now = _Point(packed, torch.where(first, self._projected(x, dx), slope), cost + doubt)
+        now = _Point(packed, torch.where(first, self._projected(x, dx), slope), cost)
         move, turn = packed - self.anchor.packed, now.gradient - self.anchor.gradient
         along = move[:, 2 * self.hidden :]
         before, after = _dot(self.anchor.gradient, along), _dot(now.gradient, along)
         known = ready & ~first
         bent = known & (after - before > eps * _norm(along) * _norm(turn))
         self.secants.push(move, turn, bent)
-        rose = cost - doubt - self.anchor.cost > 0.1 * before.abs() + 100 * eps * self.anchor.cost.abs()
-        too_far = known & (before < 0) & (rose | (after > -before)) & (self.cuts < CUTS)
+        too_far = known & (before < 0) & (rose | ((after > -before) & (self.cuts < CUTS)))
         self.cuts = torch.where(too_far, self.cuts + 1, torch.where(ready, 0, self.cuts))
         root = torch.where(after > before, before / (before - after), 0.5).clamp(0.1, 0.5)  # of the slope, from the anchor
         # Where the loss bends down along a move BFGS learns nothing: go further next time.

@@ -37,7 +37,7 @@ class XResidual:
     """
 
     def __init__(self, largest: Tensor | None = None) -> None:
-        self.largest = largest
+        self.largest = torch.zeros(()) if largest is None else largest
 
     @classmethod
     def at(cls, problem: InnerProblem, v: Augmented) -> XResidual:
@@ -51,7 +51,7 @@ class XResidual:
         """``(B,)`` for x and dL/dx ``(B, d)``."""
         norm = torch.linalg.vector_norm(x - problem.project(x - dx), dim=1)
         # fmax, which ignores a NaN: it must not spoil the scale of later steps.
-        self.largest = norm if self.largest is None else torch.fmax(self.largest, norm)
+        self.largest = torch.fmax(self.largest, norm)
         return norm / self.largest.clamp_min(torch.finfo(norm.dtype).tiny)
 
 

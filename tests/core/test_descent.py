@@ -144,3 +144,29 @@ def test_a_step_in_bfloat16_keeps_the_solver_in_float32() -> None:
     assert set(seen[:-1]) == {torch.bfloat16} and seen[-1] == torch.float32
     torch.testing.assert_close(near.cost, exact.cost, rtol=1e-2, atol=0)
     assert float((near.v.z - exact.v.z).norm() / exact.v.z.norm()) < 3e-2
+
+
+def test_the_gradient_of_a_young_mu_is_no_unit_for_x() -> None:
+    """A head that normalises has a slope of 10^4 at z = 0, which mu takes up before x has moved."""
+    inject, target = 0.3 * torch.randn(6, 3), torch.randn(8, 6)
+
+    def loss(z: Tensor, x: Tensor) -> Tensor:
+        return (z / (z.square().mean(dim=1, keepdim=True) + 1e-8).sqrt() - target).square().sum(dim=1) + 0.1 * x.square().sum(
+            dim=1
+        )
+
+    def slope(x: Tensor) -> Tensor:
+        x = x.detach().requires_grad_()
+        return torch.autograd.grad(loss(2 * (x @ inject.T + 1), x).sum(), x)[0].norm(dim=1)
+
+    problem = InnerProblem(lambda z, x: z / 2 + x @ inject.T + 1, loss)
+    solution = Joint(tol=1e-6)(problem, Augmented.start(torch.zeros(8, 3), hidden=6)).require()
+    assert bool((slope(solution.v.x) < 1e-5 * slope(torch.zeros(8, 3))).all())
+
+
+def test_no_move_goes_far_beyond_the_last() -> None:
+    """Near an inflection the slope hardly turns and BFGS would leave for where the loss is flat, and find it converged there."""
+    distance = torch.linspace(0.3, 3.5, 400).unsqueeze(1)
+    problem = InnerProblem(lambda z, x: x + 0 * z, lambda z, x: 1 - torch.exp(-(z - distance).square() / 2).sum(dim=1))
+    solution = Joint(tol=1e-8, max_steps=400)(problem, Augmented.start(torch.zeros(400, 1), hidden=1)).require()
+    assert torch.allclose(solution.v.x, distance, atol=1e-5)
