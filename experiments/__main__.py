@@ -15,6 +15,8 @@ from jsonargparse.typing import PositiveInt
 from experiments.benchmarks.loader import loader
 from experiments.benchmarks.overhead import overhead
 from experiments.benchmarks.representation import representation
+from experiments.benchmarks.roofline import roofline
+from experiments.benchmarks.scale import scale
 from experiments.executor import Processes
 from experiments.plan import Budget, Run, Table
 from experiments.record import LABORATORY
@@ -29,7 +31,13 @@ from jiio_lightning.data import DataError
 if TYPE_CHECKING:  # submitit is an extra
     from experiments.cluster import Cluster
 
-BENCHMARKS = {"overhead": overhead, "loader": loader, "representation": representation}
+BENCHMARKS = {
+    "overhead": overhead,
+    "loader": loader,
+    "scale": scale,
+    "roofline": roofline,
+    "representation": representation,
+}
 WORDS = (
     f"Tables and figures: {', '.join(TABLES)}, all. Benchmarks: {', '.join(BENCHMARKS)}. Commands of jiio: "
     f"{', '.join(JIIOCLI.subcommands())}; each has --help."

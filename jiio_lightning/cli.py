@@ -290,8 +290,11 @@ def quieten() -> None:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep what is freed, up to 2 GiB, for the next joint step. It returns the memory of a graph to the system otherwise,
-    and to have it back, page by page, is a fifth to a third of a solve on a CPU (results/scale.md)."""
+    """Let glibc keep what is freed, up to 2 GiB, for the next joint step.
+
+    It would return the memory of each graph to the system; to have it back, page by page, is a fifth to a third of a solve on
+    a CPU (results/scale.md).
+    """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     # An old glibc takes 32 MiB at most. Without this threshold the other one would freeze it at 128 KiB.
     if mallopt is not None and (mallopt(M_MMAP_THRESHOLD, 1 << 30) or mallopt(M_MMAP_THRESHOLD, 1 << 25)):

@@ -434,6 +434,7 @@ def test_csv_is_a_table(trained):
         assert len({len(row) for row in csv.reader(file)}) == 1
 
 
+@pytest.mark.slow  # two starts of Python
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc")
 def test_memory_of_a_graph_is_not_faulted_in_again():
     """In a process of its own: there is no way back."""

@@ -44,10 +44,10 @@ class Joint(InnerSolver):
 
     By default it runs a budget of 40 steps without a test: z and mu settle because x slows down, and x stops where the budget
     ends, at its optimum or not. Training needs no more, and ``require()`` promises nothing of x: on the linear-quadratic problem
-    of the tests (n = 12, d = 5) x is off by 40 % in the median, and by 4 % after 200 steps.
+    of the tests (n = 12, d = 5) x is off by 26 to 58 % in the median, by seed, and by 2 to 12 % after 200 steps.
 
     With a ``tol`` and no ``step``, z, mu and x of each sample are solved to it by
-    :class:`~jiio_lightning.core.descent.Descent`, and ``require()`` raises where one is not: there 85 to 92 steps to 1e-10, and x
+    :class:`~jiio_lightning.core.descent.Descent`, and ``require()`` raises where one is not: there 78 to 92 steps to 1e-10, and x
     within 1e-9. A smooth f and loss have such a point. In a network of ReLUs the optimum lies on kinks, where dL/dx jumps and is
     never 0: x comes near it, and is reported as not converged (results/training.md).
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jiio_lightning.models.blocks import group_norm
@@ -30,6 +32,22 @@ class Bottleneck(nn.Module):
         return self.relu(self.layers(z) + self.skip(z))
 
 
+class GridMeans(nn.Module):
+    """Adaptive average pooling to ``side`` by ``side`` means, as a product with a matrix: torch's own, forward and back, took six
+    times as long (a fifth of the head's time on a CPU)."""
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.side = side
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """``(B, C, H, W)`` to ``(B, C, side, side)``."""
+        height, width = maps.shape[-2:]
+        pixels = torch.eye(height * width, dtype=maps.dtype, device=maps.device).view(-1, 1, height, width)
+        means = F.adaptive_avg_pool2d(pixels, self.side).flatten(1)  # of each unit pixel (H * W, side * side)
+        return (maps.flatten(2) @ means).unflatten(2, (self.side, self.side))
+
+
 class PooledHead(nn.Module):
     """Each scale is widened by a bottleneck, the finer ones are strided down and added; 1x1 - ReLU, pooling, linear.
 
@@ -50,7 +68,7 @@ class PooledHead(nn.Module):
             for _ in channels[1:]
         )
         # No norm behind this convolution: it would take away what the pooled means say of a sample.
-        self.features = nn.Sequential(nn.Conv2d(wide, features, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(pool), nn.Flatten())
+        self.features = nn.Sequential(nn.Conv2d(wide, features, 1), nn.ReLU(), GridMeans(pool), nn.Flatten())
         self.linear = nn.Linear(features * pool**2, outputs)
 
     def forward(self, maps: list[Tensor]) -> Tensor:

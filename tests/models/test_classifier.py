@@ -5,7 +5,7 @@ import torch
 
 from jiio_lightning.core.solvers import Anderson, FixedPoint
 from jiio_lightning.models import ImageClassifier
-from jiio_lightning.models.head import PooledHead
+from jiio_lightning.models.head import GridMeans, PooledHead
 from jiio_lightning.models.injection import ImageInjection
 from jiio_lightning.models.multiscale import Pyramid
 from tests.core.problems import spectral_radius
@@ -71,6 +71,15 @@ def test_the_head_sees_every_scale():
     for i, z in enumerate(maps):
         moved = head([torch.randn_like(z) if j == i else other for j, other in enumerate(maps)])
         assert not torch.allclose(moved, out, atol=1e-4)
+
+
+@pytest.mark.parametrize(("size", "side"), [((7, 7), 4), ((9, 5), 3), ((3, 2), 4), ((8, 8), 4), ((5, 6), 1)])
+def test_grid_means_are_adaptive_pooling(size, side):
+    maps = torch.randn(2, 3, *size).requires_grad_()
+    mine, theirs = GridMeans(side)(maps), torch.nn.functional.adaptive_avg_pool2d(maps, side)
+    torch.testing.assert_close(mine, theirs)
+    cotangent = torch.randn_like(mine)
+    torch.testing.assert_close(*(torch.autograd.grad(means, maps, cotangent) for means in (mine, theirs)))
 
 
 @torch.no_grad()
