@@ -17,7 +17,7 @@ $(STAMP): setup.cfg pyproject.toml
 demo: $(STAMP)
 	$(BIN)/jiio fit --config tasks/digits.yaml --overwrite
 	$(BIN)/jiio test --config tasks/digits.yaml --ckpt_path $(RUN)/checkpoints/last.ckpt
-	$(BIN)/jiio compare --config tasks/digits.yaml --ckpt_path $(RUN)/checkpoints/last.ckpt
+	$(BIN)/jiio compare --config tasks/digits.yaml --ckpt_path $(RUN)/checkpoints/last.ckpt --samples 16 --repeats 1
 	@echo "pictures: $(RUN)/images/test.png (target above reconstruction), $(RUN)/compare/cost_over_time.png, $(RUN)/compare/residuals.png"
 
 # The fast tests: about five minutes on two cores.

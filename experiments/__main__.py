@@ -17,6 +17,7 @@ from jsonargparse.typing import PositiveFloat, PositiveInt
 from experiments.benchmarks.loader import loader
 from experiments.benchmarks.memory import memory
 from experiments.benchmarks.overhead import overhead
+from experiments.benchmarks.representation import representation
 from experiments.benchmarks.roofline import roofline
 from experiments.benchmarks.scale import scale
 from experiments.executor import Processes
@@ -33,7 +34,14 @@ from jiio_lightning.data import DataError
 if TYPE_CHECKING:  # submitit is an extra
     from experiments.cluster import Cluster
 
-BENCHMARKS = {"overhead": overhead, "loader": loader, "scale": scale, "roofline": roofline, "memory": memory}
+BENCHMARKS = {
+    "overhead": overhead,
+    "loader": loader,
+    "scale": scale,
+    "roofline": roofline,
+    "memory": memory,
+    "representation": representation,
+}
 WORDS = (
     f"Tables and figures: {', '.join(TABLES)}, all. Benchmarks: {', '.join(BENCHMARKS)}. Commands of jiio: "
     f"{', '.join(JIIOCLI.subcommands())}; each has --help."

@@ -23,13 +23,15 @@ A cell stands where a row and a column meet, unless its metric is null. A run's 
 that follow one another. ``weights`` names a run; with ``trials: {model.learning_rate: [1e-3, 1e-2]}`` there is a run for each
 value, and the best by its ``curve`` is meant. With ``seeds: [0, 1, 2]`` there is a run for each seed, ``NAME_seed0`` and so on,
 and one for each in every run that reads their weights: a cell is their mean, a picture is of the first. A cell's ``run`` may be a
-list of names too: it is the mean over all of them. ``files: {place: run}`` gives a run a file that another one has left.
+list of names or a pattern too, such as ``fit/vae_*``: it is the mean over all of them. ``files: {place: run}`` gives a run a file
+that another one has left.
 ``limits: {hours: 72}`` are what it may take of a cluster where that is not its budget's (shared/limits.yaml). The other
 keys are those of :class:`~experiments.plan.Run`, ``Cell`` and ``Picture``.
 """
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -219,7 +221,7 @@ def _cells(row: Entry, columns: list[Entry], names: Scope, runs: Runs, paper: En
         yield Cell(
             found["row"],
             found["column"],
-            tuple(run for name in _listed(found["run"]) for run in here.find_runs(name, runs).values()),
+            tuple(dict.fromkeys(run for name in _matching(found["run"], runs) for run in here.find_runs(name, runs).values())),
             found["metric"],
             paper.get(found["row"], {}).get(found["column"]),
             **{key: found[key] for key in ("over", "scale", "digits", "trained") if key in found},
@@ -234,8 +236,9 @@ def _pictures(entries: list[Entry], scope: Scope, runs: Runs) -> Iterator[Pictur
             yield Picture(first, found["file"], found["caption"])
 
 
-def _listed(names: str | list[str]) -> list[str]:
-    return [names] if isinstance(names, str) else names
+def _matching(names: str | list[str], runs: Runs) -> list[str]:
+    """The runs of a name or a pattern, or of several; what matches nothing stays, and will be missed."""
+    return [run for name in ([names] if isinstance(names, str) else names) for run in fnmatch.filter(runs, name) or [name]]
 
 
 def _words(overrides: Any) -> Words:

@@ -61,6 +61,18 @@ def test_a_folder_has_its_items_by_name(tmp_path):
         ImageSignal(path=str(tmp_path), item=2).values  # noqa: B018
 
 
+def test_a_path_may_be_below_the_folder_of_data_sets(tmp_path, monkeypatch):
+    (tmp_path / "sets").mkdir()
+    picture(tmp_path / "sets" / "a.png", (4, 4))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JIIO_DATA", "sets")
+    assert ImageSignal(path="a.png").grid_shape == (4, 4)
+    picture(tmp_path / "a.png", (6, 6))
+    assert ImageSignal(path="a.png").grid_shape == (6, 6), "the working directory comes first"
+    with pytest.raises(DataError, match="there is no b.png and no sets/b.png: set data.path to an image file"):
+        ImageSignal(path="b.png").values  # noqa: B018
+
+
 @pytest.mark.parametrize("kind", [np.int16, np.float32, np.uint8])
 def test_a_recording_is_read_and_written(tmp_path, kind):
     tone = 0.5 * np.sin(np.arange(400) / 5)

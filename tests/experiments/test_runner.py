@@ -187,6 +187,7 @@ def test_real_runs_are_done_once_and_a_failure_stops_only_what_needs_it(tmp_path
     assert "nonsense" in runner.failures["bad"] and "log.txt" in runner.failures["bad"]
     fit, test = runner.record(REAL_FIT), runner.record(REAL_TEST)
     assert fit.steps == 12 and [step for step, _ in fit.curve] == [4, 8, 12] and fit.data and fit.peak_memory > 2**27
+    assert 0 < fit.metrics["process_seconds"] < 60, "of the run, not of the process that it was forked from"
     assert fit.seed == 0 and 0 < test.metrics["test/error"] < 2 and test.weights == "digits" and "--ckpt_path" in test.command
     runner.execute([REAL_FIT, REAL_TEST])
     assert runner.record(REAL_FIT) == fit and runner.record(REAL_TEST) == test

@@ -82,11 +82,17 @@ def test_a_cell_is_of_all_seeds_and_a_picture_of_the_first(tmp_path):
     assert [run.name for run in load(one, Budget.SMOKE).cells[0].runs] == ["test/vae_seed4"]
 
 
-def test_a_cell_may_be_of_several_runs(tmp_path):
-    (vae, *_) = load(
-        write(tmp_path, old="row: not here, run: elsewhere", new="row: both, run: [test/vae, other]"), Budget.SMOKE
-    ).cells[1:]
-    assert [run.name for run in vae.runs] == ["test/vae", "other"]
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("[test/vae, other]", ["test/vae", "other"]),
+        ("'[to]*'", ["other", "test/vae"]),
+        ("['[to]*', other]", ["other", "test/vae"]),
+    ],
+)
+def test_a_cell_may_be_of_several_runs(given, meant, tmp_path):
+    (vae, *_) = load(write(tmp_path, old="row: not here, run: elsewhere", new=f"row: both, run: {given}"), Budget.SMOKE).cells[1:]
+    assert [run.name for run in vae.runs] == meant
 
 
 @pytest.mark.parametrize(
@@ -98,6 +104,7 @@ def test_a_cell_may_be_of_several_runs(tmp_path):
         ("{steps} steps", "{step} steps", "one.yaml: there is no {step} under the budget smoke"),
         ("weights: fit/vae", "weights: fit/vea", "one.yaml: there is no run fit/vea"),
         ("run: test/vae", "run: test/v", "one.yaml: there is no run test/v"),
+        ("run: test/vae", "run: tes/*", "one.yaml: there is no run tes/*"),
         ("net: [vae, ae]", "net: [vae, vae]", "one.yaml: two runs are called fit/vae"),
         ("weights: fit/vae", "weights: elsewhere", "one.yaml: elsewhere is not part of the budget smoke"),
         ("only: [cpu]", "only: [cpi]", "'cpi' is not a valid Budget"),

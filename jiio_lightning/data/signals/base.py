@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from jiio_lightning.data.errors import DataError
+from jiio_lightning.data.module import data_root
 from jiio_lightning.data.sampler import BatchLoader, batches_done
 from jiio_lightning.models.grid import grid
 from jiio_lightning.randomness import DataStream, generator
@@ -92,7 +93,7 @@ class SignalData(LightningDataModule):
     """Points of one signal. A new kind says how it is read and written.
 
     Args:
-        path: of the file.
+        path: of the file, as it is or below the folder of data sets (JIIO_DATA, else ``data``).
         batch_size: points in a training batch of all processes, drawn anew in each step; by default all of them.
         seed: the points of a step are a function of (seed, step).
         zoom: points that ``jiio predict`` makes along each axis for one of the signal's.
@@ -268,7 +269,8 @@ def file_at(path: str | None, kind: str) -> Path:
     """The file of a path, or one line about what is missing."""
     if path is None:
         raise DataError(f"set data.path to {kind}")
-    found = Path(path).expanduser()
-    if not found.exists():
-        raise DataError(f"there is no {found}: set data.path to {kind}")
-    return found
+    places = Path(path).expanduser(), data_root(None) / path
+    for place in places:
+        if place.exists():
+            return place
+    raise DataError(f"there is no {' and no '.join(map(str, dict.fromkeys(places)))}: set data.path to {kind}")
