@@ -174,9 +174,12 @@ class Report:
 
     def _over(self) -> str:
         """What an interval is over, where that is several runs."""
-        rows = {r.cell.row: len(r.records) for r in self.results if len(r.records) > 1}
-        several = "; ".join(f"{row}: {count} runs" for row, count in rows.items())
-        return f"Student's t over seeds or pictures ({several}), else " if rows else ""
+        runs = {r.cell.row: len(r.records) for r in self.results if r.interval is not None}
+        counts = {count: [row for row in runs if runs[row] == count] for count in sorted({*runs.values()} - {1})}
+        several = [
+            f"{count} runs ({'all rows' if len(rows) == len(runs) else '; '.join(rows)})" for count, rows in counts.items()
+        ]
+        return f"Student's t over seeds or pictures where there are {', '.join(several)}, else " if several else ""
 
     def _notes(self) -> Iterator[str]:
         """What the brackets are, what is missing and why, and orders."""
