@@ -201,7 +201,7 @@ def test_commands_for_inner_problems_are_one_line(run, capsys, command):
         (("--jacobian.coefficient", "0.3"), "error: Representation bounds its cell by model.net.bound: leave out `jacobian`"),
         (("--data.grey", "true"), "error: the signal has 2 coordinates and 1 channels, the net is for 2 and 3"),
         (("--model.occupancy", "true"), "error: these data need model.occupancy: false"),
-        (("--data.path", "none.png"), "error: there is no none.png: set data.path to an image file"),
+        (("--data.path", "none.png"), "none.png: set data.path to an image file"),
     ],
 )
 def test_what_does_not_apply_is_one_line(run, capsys, words, line):
