@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jsonargparse.typing import PositiveFloat
@@ -37,6 +37,9 @@ class AugmentedDEQSolver(InjectedSolver, Callback):
         trust_tol: a training sample whose z or mu has a larger residual gives no gradient of the outer loss in that step.
         learned_start: begin evaluation at the task's learned start (``jiio learn_start``), not where training begins. It needs
             shorter first steps, so it belongs to the solver (conf/solver/*_started.yaml).
+        compile: backend of ``torch.compile`` for the parts of the net (cell, head, injection). ``inductor`` compiles them,
+            ``cudagraphs`` captures them on a GPU, ``aot_eager`` traces them and compiles nothing: a check. What a backend cannot
+            compile stays eager, with a warning.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class AugmentedDEQSolver(InjectedSolver, Callback):
         feasible_tol: PositiveFloat = 1e-2,
         trust_tol: PositiveFloat = 0.1,
         learned_start: bool = False,
+        compile: Literal["inductor", "cudagraphs", "aot_eager"] | None = None,
     ) -> None:
         self.train = train
         self.test = test
@@ -54,6 +58,7 @@ class AugmentedDEQSolver(InjectedSolver, Callback):
         self.feasible_tol = feasible_tol
         self.trust_tol = trust_tol
         self.learned_start = learned_start
+        self.compile = compile
         self._warned = False
         self._warned_of_trust = False
 
@@ -81,6 +86,8 @@ class AugmentedDEQSolver(InjectedSolver, Callback):
             )
         # Not part of the task: a checkpoint never brings budgets of its own, the run file and the command line decide.
         pl_module.solver = self
+        if self.compile is not None:
+            compile_parts(pl_module.net, self.compile)
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         """On a GPU only the first step and those that are logged look at their data and their solution."""
@@ -140,6 +147,24 @@ class AugmentedDEQSolver(InjectedSolver, Callback):
                 "trains on the Jacobian penalty alone, or on nothing without one. If it lasts (train/trusted stays 0), raise "
                 "jacobian.coefficient, solver.train.max_steps or solver.trust_tol."
             )
+
+
+def compile_parts(net: nn.Module, backend: str) -> None:
+    """Compile each part of a net for itself, in place: f and h of any net are calls of its parts, and no solver changes.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(2, 2), nn.Tanh())
+        >>> z = torch.ones(1, 2)
+        >>> eager = net(z)
+        >>> compile_parts(net, "aot_eager")
+        >>> torch.equal(net(z), eager)
+        True
+    """
+    # An adjoint solve goes back through one graph of f many times: its buffers may not be given away the first time.
+    torch._functorch.config.donated_buffer = False
+    torch._dynamo.config.suppress_errors = True  # eager instead
+    for part in net.children():
+        part.compile(backend=backend)
 
 
 def check_precision(precision: str | int | None, gpu: bool) -> None:

@@ -27,6 +27,7 @@ from jiio_lightning.core import Joint
 from jiio_lightning.core.solvers import FixedPoint, LowestCost, Picard
 from jiio_lightning.core.steps import Cosine, Normalised
 from tests.attacks.smooth import TIGHT, Begins, Smooth, target
+from tests.core.modes import NoSynchronisation
 
 BALL = ThreatModel(0.5)
 THREATS = [ThreatModel(0.5, norm, box) for norm in ("l2", "linf") for box in (False, True)]
@@ -75,6 +76,15 @@ def test_every_attack_stays_within_ball_and_box_and_touches_nothing(threat, torc
     assert all(tensor.equal(before[name]) for name, tensor in given.net.state_dict().items())
     assert all(weight.grad is None and weight.requires_grad for weight in given.net.parameters())
     assert torch.get_rng_state().equal(state)
+
+
+def test_the_search_never_waits_for_the_device():
+    """From delta = 0, with fixed budgets; random starts are drawn on the host, and the judge solves to a tolerance."""
+    solve = FixedPoint(Picard(), 6)
+    for attack in (PGD(5, forward=solve, backward=solve), SolverAttack(Joint(BALL.steepest(0.2), max_steps=5), warm=solve)):
+        given = target(BALL)
+        with NoSynchronisation():
+            attack.perturb(given, 0)
 
 
 def explicit_gradient(given, delta: torch.Tensor) -> torch.Tensor:
