@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any, Literal
 
 import torch
-from jsonargparse.typing import PositiveFloat
+from jsonargparse.typing import PositiveFloat, PositiveInt
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.accelerators import CUDAAccelerator
 from pytorch_lightning.utilities import rank_zero_warn
@@ -18,10 +19,15 @@ from jiio_lightning.core.solvers.anderson import Anderson
 from jiio_lightning.core.solvers.base import FixedPoint
 from jiio_lightning.tasks.base import JIIOTask
 from jiio_lightning.tasks.interface import InjectedSolver
+from jiio_lightning.tasks.processes import processes
 from jiio_lightning.tasks.representation import Representation
 
 PRECISIONS = ("32", "32-true", "64", "64-true", "bf16", "bf16-mixed", "16", "16-mixed")
 """In the mixed ones f and h are short; state, solver and residuals are float32 (:class:`~jiio_lightning.core.InnerProblem`)."""
+
+
+SHORTENED = 1 / 16
+"""Steps that a training solve loses after a batch whose samples are all trusted: it grows at once and shrinks slowly."""
 
 
 class AugmentedDEQSolver(InjectedSolver, Callback):
@@ -37,6 +43,8 @@ class AugmentedDEQSolver(InjectedSolver, Callback):
         trust_tol: a training sample whose z or mu has a larger residual gives no gradient of the outer loss in that step.
         learned_start: begin evaluation at the task's learned start (``jiio learn_start``), not where training begins. It needs
             shorter first steps, so it belongs to the solver (conf/solver/*_started.yaml).
+        grow_to: training solves take one step more after each batch with a sample that is not trusted, up to this many, and a
+            sixteenth of a step less, down to ``train.max_steps``, after each other one. None: always ``train.max_steps``.
         compile: backend of ``torch.compile`` for the parts of the net (cell, head, injection). ``inductor`` compiles them,
             ``cudagraphs`` captures them on a GPU, ``aot_eager`` traces them and compiles nothing: a check. What a backend cannot
             compile stays eager, with a warning.
@@ -50,6 +58,7 @@ class AugmentedDEQSolver(InjectedSolver, Callback):
         feasible_tol: PositiveFloat = 1e-2,
         trust_tol: PositiveFloat = 0.1,
         learned_start: bool = False,
+        grow_to: PositiveInt | None = None,
         compile: Literal["inductor", "cudagraphs", "aot_eager"] | None = None,
     ) -> None:
         self.train = train
@@ -58,7 +67,10 @@ class AugmentedDEQSolver(InjectedSolver, Callback):
         self.feasible_tol = feasible_tol
         self.trust_tol = trust_tol
         self.learned_start = learned_start
+        self.grow_to = grow_to
         self.compile = compile
+        self._steps: float | None = None  # of the next training solve, where it grows
+        self._untrusted: Tensor | None = None  # samples of the last training batch, read when the next one begins
         self._warned = False
         self._warned_of_trust = False
 
@@ -80,6 +92,8 @@ class AugmentedDEQSolver(InjectedSolver, Callback):
                 "There is no inner solver: add `solver: ../conf/solver/joint.yaml` to the run file, or --solver PATH "
                 "(solver.train and solver.test are both needed)"
             )
+        if self.grow_to is not None and self.grow_to < self.train.max_steps:
+            raise ValueError(f"solver.grow_to={self.grow_to} is below solver.train.max_steps={self.train.max_steps}")
         if stage == "fit" and self.learned_start:
             raise ValueError(
                 "solver.learned_start is for trained weights: fit without it, then `jiio learn_start`, then evaluate with it"
@@ -99,7 +113,25 @@ class AugmentedDEQSolver(InjectedSolver, Callback):
     def budget(self, task: nn.Module) -> InnerSolver:
         solver = self.train if task.training else self.test
         assert solver is not None  # checked in setup
+        if task.training and self.grow_to is not None:
+            solver = copy(solver)
+            solver.max_steps = int(self._follow(solver.max_steps, self.grow_to))
         return solver
+
+    def _follow(self, least: int, most: int) -> float:
+        """Steps of the next training solve, by what the last one left."""
+        steps = least if self._steps is None else self._steps
+        if self._untrusted is not None:
+            steps = min(steps + 1, most) if float(self._untrusted) else max(steps - SHORTENED, least)
+        self._steps, self._untrusted = steps, None
+        return steps
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"steps": self._steps, "untrusted": None if self._untrusted is None else float(self._untrusted)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        untrusted = state_dict["untrusted"]
+        self._steps, self._untrusted = state_dict["steps"], None if untrusted is None else torch.tensor(untrusted)
 
     def resolve(self, problem: InnerProblem, x: Tensor, hidden: int) -> tuple[Tensor, Tensor]:
         with torch.no_grad():  # from z = 0: feasible metrics are functions of x, not of the solver's z
@@ -132,6 +164,10 @@ class AugmentedDEQSolver(InjectedSolver, Callback):
         Raises:
             SolveError: if a sample has no finite solution, as with a NaN in its data: it would make the weights NaN.
         """
+        if self.grow_to is not None:
+            self._untrusted = (~self.trusted(solution)).sum()
+            if processes() > 1:  # all of them take as many steps
+                torch.distributed.all_reduce(self._untrusted)
         if not self.may_wait:
             return
         if not bool(torch.isfinite(solution.cost).all()):
