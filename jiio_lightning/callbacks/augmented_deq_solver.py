@@ -26,10 +26,6 @@ PRECISIONS = ("32", "32-true", "64", "64-true", "bf16", "bf16-mixed", "16", "16-
 """In the mixed ones f and h are short; state, solver and residuals are float32 (:class:`~jiio_lightning.core.InnerProblem`)."""
 
 
-SHORTENED = 1 / 16
-"""Steps that a training solve loses after a batch whose samples are all trusted: it grows at once and shrinks slowly."""
-
-
 class AugmentedDEQSolver(InjectedSolver, Callback):
     """Owns the inner solvers, gives them to the task, judges their solutions.
 
@@ -43,8 +39,8 @@ class AugmentedDEQSolver(InjectedSolver, Callback):
         trust_tol: a training sample whose z or mu has a larger residual gives no gradient of the outer loss in that step.
         learned_start: begin evaluation at the task's learned start (``jiio learn_start``), not where training begins. It needs
             shorter first steps, so it belongs to the solver (conf/solver/*_started.yaml).
-        grow_to: training solves take one step more after each batch with a sample that is not trusted, up to this many, and a
-            sixteenth of a step less, down to ``train.max_steps``, after each other one. None: always ``train.max_steps``.
+        grow_to: training solves take one step more for good after each batch with a sample that is not trusted, up to this many.
+            None: always ``train.max_steps``.
         compile: backend of ``torch.compile`` for the parts of the net (cell, head, injection). ``inductor`` compiles them,
             ``cudagraphs`` captures them on a GPU, ``aot_eager`` traces them and compiles nothing: a check. What a backend cannot
             compile stays eager, with a warning.
@@ -69,7 +65,7 @@ class AugmentedDEQSolver(InjectedSolver, Callback):
         self.learned_start = learned_start
         self.grow_to = grow_to
         self.compile = compile
-        self._steps: float | None = None  # of the next training solve, where it grows
+        self._steps = 0  # of the next training solve, where it has grown
         self._untrusted: Tensor | None = None  # samples of the last training batch, read when the next one begins
         self._warned = False
         self._warned_of_trust = False
@@ -115,23 +111,22 @@ class AugmentedDEQSolver(InjectedSolver, Callback):
         assert solver is not None  # checked in setup
         if task.training and self.grow_to is not None:
             solver = copy(solver)
-            solver.max_steps = int(self._follow(solver.max_steps, self.grow_to))
+            solver.max_steps = self._grown(solver.max_steps, self.grow_to)
         return solver
 
-    def _follow(self, least: int, most: int) -> float:
+    def _grown(self, least: int, most: int) -> int:
         """Steps of the next training solve, by what the last one left."""
-        steps = least if self._steps is None else self._steps
-        if self._untrusted is not None:
-            steps = min(steps + 1, most) if float(self._untrusted) else max(steps - SHORTENED, least)
-        self._steps, self._untrusted = steps, None
-        return steps
+        self._steps = max(self._steps, least)
+        if self._untrusted is not None and bool(self._untrusted):
+            self._steps = min(self._steps + 1, most)
+        self._untrusted = None
+        return self._steps
 
     def state_dict(self) -> dict[str, Any]:
-        return {"steps": self._steps, "untrusted": None if self._untrusted is None else float(self._untrusted)}
+        return {"steps": self._steps, "untrusted": self._untrusted is not None and bool(self._untrusted)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        untrusted = state_dict["untrusted"]
-        self._steps, self._untrusted = state_dict["steps"], None if untrusted is None else torch.tensor(untrusted)
+        self._steps, self._untrusted = state_dict["steps"], torch.tensor(state_dict["untrusted"])
 
     def resolve(self, problem: InnerProblem, x: Tensor, hidden: int) -> tuple[Tensor, Tensor]:
         with torch.no_grad():  # from z = 0: feasible metrics are functions of x, not of the solver's z
