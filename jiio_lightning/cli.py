@@ -1,4 +1,4 @@
-"""The command ``jiio``: the only place where configuration meets code."""
+"""The commands that take run files: the only place where configuration meets code."""
 
 from __future__ import annotations
 
@@ -36,8 +36,6 @@ from jiio_lightning.callbacks import (
     StepProgress,
 )
 from jiio_lightning.commands.checkpoint import CheckpointFiles, find_checkpoint, read_checkpoint
-from jiio_lightning.commands.dashboard import main as dashboard_main
-from jiio_lightning.commands.data import main as data_main
 from jiio_lightning.commands.provenance import resuming
 from jiio_lightning.commands.run_folder import CHECKPOINTS, check_free, held, old_checkpoints
 from jiio_lightning.commands.trainer import JIIOTrainer, check_options
@@ -46,18 +44,6 @@ from jiio_lightning.data import DataError
 from jiio_lightning.files import check_place, write_text
 from jiio_lightning.fragments import allowing, check_values, whole_fragments
 from jiio_lightning.messages import BriefParser, advised, expected, lost
-
-DESCRIPTION = """Train and evaluate tasks. Besides the subcommands below there are `jiio data`, which prepares, verifies and lists
-data sets, and `jiio dashboard`, which writes a Weights & Biases workspace; each has --help.
-`--allow MODULE` lets run files name classes of a module of your own."""
-
-MOVED = {
-    "front": "jiio compare --solvers ...",
-    "reproduce": "python -m experiments TABLE --budget ...",
-    "bench": "python -m experiments overhead (or frontier)",
-    "data bench": "python -m experiments loader NAME",
-}
-"""Commands of before, and what does their work now."""
 
 DEBUG = "JIIO_DEBUG"
 """Environment variable: with it an error shows its traceback."""
@@ -150,7 +136,7 @@ class JIIOCLI(LightningCLI):
         given, resumes = self.config[self.config.subcommand], self.config.subcommand == "fit"
         for group in ("trainer", "solver", "jacobian"):
             if not isinstance(given[group], Namespace):
-                raise ValueError(f"{group}: {given[group]} is not a group of settings (`jiio fit --help` lists them)")
+                raise ValueError(f"{group}: {given[group]} is not a group of settings (`jiio fit --help-all` lists them)")
         check_values(given)
         check_options(given.trainer)
         given.name = _name(given)
@@ -256,23 +242,17 @@ def _run(args: list[str]) -> JIIOCLI:
         subclass_mode_data=True,
         auto_configure_optimizers=False,
         parser_class=Parser,
-        parser_kwargs={"prog": "jiio", "description": DESCRIPTION},
+        parser_kwargs={"prog": "jiio"},
         args=args,
     )
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run ``jiio ARGS``; returns the exit status. A user's mistake is one line on stderr."""
+    """Run ``jiio ARGS`` for one of the commands that take run files; returns the exit status. A user's mistake is one line on
+    stderr."""
     given = sys.argv[1:] if args is None else args
-    # no commands of Lightning's parser: they have no model, and need no run file
-    own = {"data": data_main, "dashboard": dashboard_main}
-    for old in MOVED.keys() & {" ".join(given[:1]), " ".join(given[:2])}:
-        print(f"error: `jiio {old}` is now `{MOVED[old]}`", file=sys.stderr)
-        return 2
-    if given and given[0] in own:
-        return own[given[0]](given[1:])
     try:
-        run(args)
+        run(given)
     except Exception as error:
         if os.environ.get(DEBUG) or not (isinstance(error, DataError | SolveError) or expected(error) or lost(error)):
             raise

@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-
 PART = ".part-"
 """How the names of files that are being written begin; one that a killed process has left can go."""
 
@@ -112,6 +110,8 @@ def read_tensors(path: Path, kind: str) -> Any:
     Raises:
         ValueError: if it is damaged, cut off or something else, or holds more than tensors and plain data.
     """
+    import torch  # here: commands that read no tensors start without it
+
     try:
         with zipfile.ZipFile(path) as archive:
             if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):

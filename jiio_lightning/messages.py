@@ -7,10 +7,8 @@ import shlex
 import sys
 from typing import NoReturn, TextIO
 
-import torch
 import yaml
 from jsonargparse import ArgumentParser
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 NOISE = re.compile(
     r"Expected a path but |Does not validate against any of|Subtypes: |Errors:|Given value|Expected a <class 'NoneType'>|"
@@ -37,8 +35,15 @@ class BriefParser(ArgumentParser):
 
 def expected(error: Exception) -> bool:
     """Whether an error of a library is something that a user did, or met, and not a fault of the program."""
-    kinds = OSError | ValueError | MisconfigurationException | yaml.YAMLError
-    return isinstance(error, kinds) or (isinstance(error, RuntimeError) and USERS.search(str(error)) is not None)
+    kinds = OSError | ValueError | yaml.YAMLError
+    users = isinstance(error, RuntimeError) and USERS.search(str(error)) is not None
+    return isinstance(error, kinds) or _misconfigured(error) or users
+
+
+def _misconfigured(error: Exception) -> bool:
+    from pytorch_lightning.utilities.exceptions import MisconfigurationException  # here: some commands start without it
+
+    return isinstance(error, MisconfigurationException)
 
 
 def lost(error: Exception) -> bool:
@@ -51,7 +56,9 @@ def advised(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     message = short(str(error))
-    if isinstance(error, MisconfigurationException) and "gpu" in message.lower():
+    if _misconfigured(error) and "gpu" in message.lower():
+        import torch
+
         count = torch.cuda.device_count()
         message += f" This machine has {count} GPUs: choose trainer.accelerator and trainer.devices to match (conf/trainer/)."
     return message

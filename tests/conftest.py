@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from jiio_lightning.__main__ import main
 from jiio_lightning.callbacks import AugmentedDEQSolver
-from jiio_lightning.cli import JIIOCLI, main
+from jiio_lightning.cli import JIIOCLI
 
 REPO = Path(__file__).parents[1]
 TINY = """\

@@ -18,8 +18,8 @@ ORDER = (
     "tasks",
     "data",
     "callbacks",
-    "commands",
     "fragments",
+    "commands",
     "cli",
     "experiments",
 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import gzip
 import json
-import re
 import struct
 import subprocess
 import sys
@@ -261,21 +260,6 @@ def test_a_fragment_that_is_not_there(jiio, capsys):
     assert "there is no conf/solver/nesed.yaml, which --solver names" in error(capsys)
 
 
-@pytest.mark.parametrize(
-    ("word", "now"),
-    [
-        ("front", "jiio compare --solvers"),
-        ("reproduce", "python -m experiments"),
-        ("bench", "python -m experiments"),
-        ("data bench", "python -m experiments loader"),
-    ],
-)
-def test_a_command_of_before_names_the_new_one(jiio, capsys, word, now):
-    assert jiio(*word.split(), "--help") == 2
-    message = error(capsys)
-    assert f"`jiio {word}` is now `{now}" in message and len(message.splitlines()) == 1
-
-
 def test_a_baseline_needs_the_checkout(jiio, capsys, monkeypatch):
     """Outside of it there are no experiments; the answer is the whole command that would do."""
     for name in [name for name in sys.modules if name.partition(".")[0] == "experiments"]:
@@ -285,20 +269,6 @@ def test_a_baseline_needs_the_checkout(jiio, capsys, monkeypatch):
     assert jiio("fit", "--config", path) == 2
     message = error(capsys)
     assert f"`python -m experiments fit --config {path}`" in message and len(message.splitlines()) == 1
-
-
-def test_the_help_lists_all_commands(jiio, capsys):
-    assert jiio("--help") == 0
-    shown = capsys.readouterr().out
-    for command in ("fit", "validate", "test", "predict", "compare", "attack", "sample", "learn_start", "data", "dashboard"):
-        assert re.search(rf"^    {command} |jiio {command}`", shown, re.M), command
-
-
-@pytest.mark.parametrize("command", [(), ("fitt",)])
-def test_an_unknown_command(jiio, capsys, command):
-    assert jiio(*command) == 2
-    message = error(capsys)
-    assert "fit" in message and "compare" in message
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

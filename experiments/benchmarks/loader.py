@@ -14,8 +14,8 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from jiio_lightning.data import DataError
+from jiio_lightning.data.catalogue import data_root
 from jiio_lightning.data.dataset import ImageDataset, normalise
-from jiio_lightning.data.module import data_root
 from jiio_lightning.data.prepared import Manifest, Prepared
 from jiio_lightning.data.sampler import BatchLoader, TrainBatches
 

@@ -6,20 +6,17 @@ from pathlib import Path
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveFloat
 
-from jiio_lightning.data import SETS, DataError
-from jiio_lightning.data.errors import printable
-from jiio_lightning.data.module import data_root
-from jiio_lightning.data.originals import Limits
-from jiio_lightning.data.prepared import MANIFEST, Manifest, Prepared, prepare
+from jiio_lightning.data.catalogue import MANIFEST, WHERE, Manifest, data_root
+from jiio_lightning.data.errors import DataError, printable
 from jiio_lightning.messages import BriefParser
 
 STRICT = """refuse anything but the original: other checksums, another number of images. With false a part of the set, or one
 of your own in the same layout, can be prepared too; the manifest says so."""
 
 
-def main(args: list[str] | None = None) -> int:
+def main(args: list[str]) -> int:
     """Run ``jiio data ARGS``; returns the exit status."""
-    config = build_parser().parse_args(args)
+    config = build_parser(args).parse_args(args)
     commands = {"prepare": run_prepare, "verify": run_verify, "list": run_list}
     try:
         return commands[config.command](config[config.command])
@@ -31,12 +28,13 @@ def main(args: list[str] | None = None) -> int:
         return 130
 
 
-def build_parser() -> BriefParser:
+def build_parser(args: list[str]) -> BriefParser:
     parser = BriefParser(prog="jiio data", description="Prepare, verify and list data sets.")
     commands = parser.add_subcommands(dest="command")
     prepare = BriefParser(description="Write the memory-mapped arrays of a data set, once.")
     commands.add_subcommand("prepare", prepare, help="write the memory-mapped arrays of a data set")
-    _add_sets(prepare)
+    if "prepare" in args:  # the classes of all sets bring torch along
+        _add_sets(prepare)
     verify = BriefParser(description="Compare every byte of prepared sets with their manifests.")
     verify.add_argument("name", nargs="?", type=str | None, default=None, help="one set, as 'list' names it; default: all")
     commands.add_subcommand("verify", verify, help="compare prepared sets with their checksums")
@@ -49,6 +47,8 @@ def build_parser() -> BriefParser:
 
 def _add_sets(parser: BriefParser) -> None:
     """One subcommand for each set, with the options that change what is written."""
+    from jiio_lightning.data.sets import SETS
+
     sets = parser.add_subcommands(dest="set", metavar="NAME")
     for title, data in SETS.items():
         one = BriefParser(description=data.__doc__.partition("Args:")[0])
@@ -69,6 +69,10 @@ def _add_root(parser: BriefParser) -> None:
 
 
 def run_prepare(config: Namespace) -> int:
+    from jiio_lightning.data.originals import Limits
+    from jiio_lightning.data.prepared import prepare
+    from jiio_lightning.data.sets import SETS
+
     options = vars(config[config.set])
     strict, source, root = options.pop("strict"), options.pop("source"), data_root(options.pop("root"))
     limits = Limits(options.pop("max_gb"), options.pop("max_megapixels"))
@@ -90,8 +94,8 @@ def run_list(config: Namespace) -> int:
     for folder in folders:
         print(f"  {folder.name:20} {Manifest.load(folder).summary}")
     print("can be prepared:")
-    for title, data in SETS.items():
-        print(f"  {title:20} {data.where or 'Needs no source.'}")
+    for title, where in WHERE.items():
+        print(f"  {title:20} {where or 'Needs no source.'}")
     return 0
 
 
@@ -107,6 +111,8 @@ def _prepared_folders(root: str | None, name: str | None = None) -> list[Path]:
 
 
 def _verify(folder: Path) -> int:
+    from jiio_lightning.data.prepared import Prepared
+
     try:
         Prepared(folder, Manifest.load(folder)).verify()
     except DataError as error:

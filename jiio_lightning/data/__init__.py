@@ -1,40 +1,16 @@
-"""Data sets, prepared once into memory-mapped arrays, and the LightningDataModules that read them."""
+"""Data sets, prepared once into memory-mapped arrays, and the LightningDataModules that read them.
 
-from jiio_lightning.data.celeba import CelebA
-from jiio_lightning.data.cifar10 import CIFAR10
-from jiio_lightning.data.dataset import ImageBatch
-from jiio_lightning.data.digits import DigitEpisodes, Digits
-from jiio_lightning.data.episodes import EpisodeBatch
-from jiio_lightning.data.errors import DataError
-from jiio_lightning.data.fewshot_folder import FewShotFolder
-from jiio_lightning.data.ffhq import FFHQ
-from jiio_lightning.data.images import ImageFolder
-from jiio_lightning.data.mnist import MNIST
-from jiio_lightning.data.module import PreparedDataModule
-from jiio_lightning.data.omniglot import Omniglot
-from jiio_lightning.data.signals import AudioSignal, ImageSignal, SolidSignal, VideoSignal
+They are imported when one is asked for: `jiio data list` answers without torch.
+"""
 
-SETS: dict[str, type[PreparedDataModule]] = {
-    data.title: data for data in (Digits, MNIST, CIFAR10, Omniglot, CelebA, FFHQ, ImageFolder)
-}
-"""What ``jiio data`` prepares, by name."""
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = [
-    "CIFAR10",
-    "FFHQ",
-    "MNIST",
-    "SETS",
-    "AudioSignal",
-    "CelebA",
-    "DataError",
-    "DigitEpisodes",
-    "Digits",
-    "EpisodeBatch",
-    "FewShotFolder",
-    "ImageBatch",
-    "ImageFolder",
-    "ImageSignal",
-    "Omniglot",
-    "SolidSignal",
-    "VideoSignal",
-]
+if TYPE_CHECKING:
+    from jiio_lightning.data.sets import *  # noqa: F403
+
+
+def __getattr__(name: str) -> Any:
+    if name.startswith("__"):
+        raise AttributeError(name)
+    return getattr(import_module(f"{__name__}.sets"), name)

@@ -7,6 +7,7 @@ from jsonargparse.typing import PositiveInt
 from torchvision import datasets
 from torchvision.datasets.utils import download_file_from_google_drive
 
+from jiio_lightning.data.catalogue import WHERE
 from jiio_lightning.data.errors import DataError, reading
 from jiio_lightning.data.module import ImageDataModule
 from jiio_lightning.data.originals import Limits, Originals
@@ -41,9 +42,7 @@ class CelebA(ImageDataModule):
 
     title, options = "celeba", ("crop", "size")
     limits = Limits(gigabytes=4, megapixels=1)
-    where = (
-        f"Name the folder that holds img_align_celeba.zip (or the extracted img_align_celeba) and, if you have it, {PARTITION}."
-    )
+    where = WHERE[title]
 
     @property
     def name(self) -> str:

@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 from torchvision.datasets.utils import download_url
 
+from jiio_lightning.data.catalogue import WHERE
 from jiio_lightning.data.errors import DataError
 from jiio_lightning.data.module import ImageDataModule
 from jiio_lightning.data.originals import Limits, Originals
@@ -33,7 +34,7 @@ class CIFAR10(ImageDataModule):
     num_classes: ClassVar[int] = 10
     title, shape = "cifar10", (3, 32, 32)
     limits = Limits(gigabytes=0.5, megapixels=1)
-    where = f"Name {ARCHIVE}, or a folder or archive with train/<class>/* and test/<class>/*."
+    where = WHERE[title]
 
     def download(self, folder: Path) -> Path:
         download_url(f"https://www.cs.toronto.edu/~kriz/{ARCHIVE}", str(folder), ARCHIVE, MD5)

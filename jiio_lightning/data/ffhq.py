@@ -5,6 +5,7 @@ from pathlib import PurePosixPath
 
 from jsonargparse.typing import PositiveInt
 
+from jiio_lightning.data.catalogue import WHERE
 from jiio_lightning.data.errors import DataError
 from jiio_lightning.data.module import ImageDataModule
 from jiio_lightning.data.originals import Limits, Originals
@@ -29,7 +30,7 @@ class FFHQ(ImageDataModule):
 
     title, options = "ffhq", ("size",)
     limits = Limits(gigabytes=100, megapixels=2)
-    where = "Name the folder or zip of images1024x1024 (or of thumbnails128x128, for 128 and 64)."
+    where = WHERE[title]
 
     @property
     def name(self) -> str:

@@ -6,6 +6,7 @@ from pathlib import PurePosixPath
 
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
+from jiio_lightning.data.catalogue import WHERE
 from jiio_lightning.data.errors import DataError
 from jiio_lightning.data.module import ImageDataModule
 from jiio_lightning.data.originals import Originals
@@ -42,7 +43,7 @@ class ImageFolder(ImageDataModule):
 
     title = "images"
     options = ("name", "size", "crop", "train", "val", "shuffle", "by_folder")
-    where = "Name a folder or an archive of JPEG or PNG files."
+    where = WHERE[title]
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -11,6 +11,7 @@ from torch import Tensor
 from torchvision import datasets
 from torchvision.datasets.mnist import read_image_file, read_label_file
 
+from jiio_lightning.data.catalogue import WHERE
 from jiio_lightning.data.errors import DataError
 from jiio_lightning.data.module import ImageDataModule
 from jiio_lightning.data.originals import Limits, Originals
@@ -37,7 +38,7 @@ class MNIST(ImageDataModule):
 
     num_classes: ClassVar[int] = 10
     title, shape = "mnist", (1, 28, 28)
-    where = "Name a folder with the four original files, such as train-images-idx3-ubyte.gz."
+    where = WHERE[title]
     limits = Limits(gigabytes=0.06)  # 47 MB are the largest file, 55 MB all four
 
     @property

@@ -1,6 +1,5 @@
 """The LightningDataModules' common part: open a prepared set, deal out its batches."""
 
-import os
 import warnings
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import Dataset, DistributedSampler
 
+from jiio_lightning.data.catalogue import data_root
 from jiio_lightning.data.dataset import ImageDataset, ValueRange
 from jiio_lightning.data.errors import DataError
 from jiio_lightning.data.prepared import Prepared, prepare
@@ -25,11 +25,6 @@ from jiio_lightning.data.sampler import BatchLoader, Draw, EvalBatches, TrainBat
 
 Workers = restricted_number_type("Workers", int, [(">=", 0), ("<=", 256)])
 """Processes: a number of another kind by mistake would start them until the machine stands still."""
-
-
-def data_root(root: str | None) -> Path:
-    """Where prepared sets live: ``root``, or the environment variable JIIO_DATA, or ``data``."""
-    return Path(root or os.environ.get("JIIO_DATA", "data")).expanduser()
 
 
 @dataclass(kw_only=True, eq=False)

@@ -13,6 +13,7 @@ from PIL import Image
 from torchvision import datasets
 from torchvision.datasets.utils import download_url
 
+from jiio_lightning.data.catalogue import WHERE
 from jiio_lightning.data.episodes import EpisodeDataModule
 from jiio_lightning.data.errors import UNREADABLE_ARRAY, DataError
 from jiio_lightning.data.originals import Limits, Originals, sha256
@@ -45,7 +46,7 @@ class Omniglot(EpisodeDataModule):
     drawings: ClassVar[int] = DRAWINGS
     title, options = "omniglot", ("size",)
     limits = Limits(gigabytes=0.5, megapixels=1)  # 0.21 GB are the larger one of the two parts as an array
-    where = "Name the folder with images_background and images_evaluation, both as .zip or both as .npz."
+    where = WHERE[title]
 
     @property
     def name(self) -> str:

@@ -1,7 +1,6 @@
 """A prepared set: memory-mapped arrays and a manifest, written whole or not at all, by one process at a time."""
 
 import errno
-import hashlib
 import json
 import logging
 import os
@@ -19,68 +18,15 @@ import numpy as np
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from jiio_lightning.data.errors import UNREADABLE_ARRAY, DataError, printable
-from jiio_lightning.data.found import in_words
+from jiio_lightning.data.catalogue import MANIFEST, Manifest
+from jiio_lightning.data.errors import UNREADABLE_ARRAY, DataError
 from jiio_lightning.data.originals import Limits, Originals, sha256
-from jiio_lightning.data.recipe import Contents, Recipe, Shape
+from jiio_lightning.data.recipe import Contents, Recipe
 from jiio_lightning.data.rows import BLOCKS, MappedRows, block_checksums
 from jiio_lightning.files import flush
 
 log = logging.getLogger(__name__)
-MANIFEST = "manifest.json"
 LIBRARIES = ("numpy", "pillow", "torchvision")
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a prepared set is, and the checksum of that. Written last: a folder without one is not a prepared set."""
-
-    name: str
-    recipe: dict[str, Any]  # set, version and options: what was done
-    strict: bool  # whether the source was the original
-    source: dict[str, Any]  # to what it was done: path, checksum, form
-    shape: Shape  # of one image
-    levels: int  # value of a full pixel
-    splits: dict[str, int]  # number of samples, in the order in which they are stored
-    checksums: dict[str, str]  # SHA-256 of each array file
-    notes: dict[str, Any]  # what else the recipe has to say, such as the names of classes
-    versions: dict[str, str]  # of the libraries that decoded and resized
-
-    @classmethod
-    def load(cls, folder: Path) -> "Manifest":
-        try:
-            fields = json.loads((folder / MANIFEST).read_text())
-            checksum = fields.pop("checksum")
-            manifest = cls(**{**fields, "shape": tuple(fields["shape"])})
-            if checksum != manifest.checksum:
-                raise ValueError("its checksum is wrong")
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise DataError(
-                f"{folder} is not a prepared set: {MANIFEST} cannot be used ({error!r}). Remove the folder and prepare it again."
-            ) from error
-        return manifest
-
-    @property
-    def checksum(self) -> str:
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
-
-    @property
-    def summary(self) -> str:
-        """Shape, splits, where it came from and what was left out of that, in one line."""
-        splits = ", ".join(f"{count} {split}" for split, count in self.splits.items() if count)
-        path, left_out = self.source.get("path", ""), self.source.get("left_out")
-        return printable(
-            f"{'x'.join(map(str, self.shape))}: {splits}; from {self.source['form']} {path}"
-            f"{'' if self.strict else ' (not strict)'}{'' if left_out is None else f'; left out: {in_words(left_out)}'}"
-        )
-
-    def bounds(self, split: str) -> tuple[int, int]:
-        """Rows of a split: start and stop."""
-        if split not in self.splits:
-            raise DataError(f"{self.name} has no split {split!r}; it has {', '.join(self.splits)}.")
-        names = list(self.splits)
-        start = sum(self.splits[name] for name in names[: names.index(split)])
-        return start, start + self.splits[split]
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from jiio_lightning.data.catalogue import Shape
 from jiio_lightning.data.errors import DataError
 from jiio_lightning.data.originals import Limits, Originals
-
-Shape = tuple[int, int, int]  # channels, height, width
 
 
 @dataclass(frozen=True)

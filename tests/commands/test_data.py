@@ -8,6 +8,7 @@ from PIL import Image
 
 from jiio_lightning.commands.data import main
 from jiio_lightning.data import SETS, ImageFolder
+from jiio_lightning.data.catalogue import WHERE
 
 
 @pytest.fixture
@@ -38,6 +39,10 @@ def test_prepare_verify_and_list(root, source, capsys):
     listed = capsys.readouterr().out
     assert "faces                3x64x64: 30 train" in listed and all(f"  {title} " in listed for title in SETS)
     assert len(ImageFolder(name="faces", train=30, val=4, shuffle=False).split_images("test")) == 6
+
+
+def test_the_list_without_the_sets_is_that_of_the_sets():
+    assert {title: data.where for title, data in SETS.items()} == WHERE
 
 
 def test_verify_finds_a_flipped_byte(root, capsys):

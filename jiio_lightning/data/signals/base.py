@@ -18,8 +18,8 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from jiio_lightning.data.catalogue import data_root
 from jiio_lightning.data.errors import DataError
-from jiio_lightning.data.module import data_root
 from jiio_lightning.data.sampler import BatchLoader, batches_done
 from jiio_lightning.models.grid import grid
 from jiio_lightning.randomness import DataStream, generator
