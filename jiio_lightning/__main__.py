@@ -1,5 +1,7 @@
 """The command ``jiio``, also ``python -m jiio_lightning``: which command is meant, and the help that needs no torch."""
 
+import contextlib
+import signal
 import sys
 from importlib import import_module
 
@@ -157,6 +159,8 @@ def main(args: list[str] | None = None) -> int:
         print(f"jiio {__version__}")
         return 0
     if command in LIGHT:
+        with contextlib.suppress(AttributeError, ValueError):  # Windows, a thread
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `jiio runs | head` ends without a word
         return import_module(f"jiio_lightning.commands.{command}").main(given[1:])
     if command in OPTIONS and {"-h", "--help"} & set(given):
         print(first_options(command))

@@ -14,12 +14,12 @@ def test_show_prints_every_command_in_order_and_runs_nothing(tmp_path, capsys):
     assert main(["table5", "--show", "--store", str(tmp_path)]) == 0
     blocks = [block.splitlines() for block in capsys.readouterr().out.split("\n\n")]
     names = [block[0].removeprefix("# ").split(",")[0] for block in blocks]
-    assert names.index("adversarial/mnist_1_jiio") < names.index("table5/mnist_1_jiio")
+    assert names.index("adversarial/mnist_1_jiio_seed0") < names.index("table5/mnist_1_jiio_seed0")
     by_name = dict(zip(names, blocks, strict=True))
-    assert by_name["table5/mnist_1_jiio"][0] == "# table5/mnist_1_jiio, after adversarial/mnist_1_jiio"
-    command = by_name["table5/mnist_1_jiio"][1]
+    assert by_name["table5/mnist_1_jiio_seed0"][0] == "# table5/mnist_1_jiio_seed0, after adversarial/mnist_1_jiio_seed0"
+    command = by_name["table5/mnist_1_jiio_seed0"][1]
     assert command.startswith("jiio test --config tasks/mnist_adversarial.yaml --solver conf/solver/adversarial_joint.yaml ")
-    assert command.endswith(f"--ckpt_path {tmp_path}/cpu/adversarial/mnist_1_jiio/checkpoints/last.ckpt")
+    assert command.endswith(f"--ckpt_path {tmp_path}/cpu/adversarial/mnist_1_jiio_seed0/checkpoints/last.ckpt")
     assert by_name["table5/seconds_mnist_1_jiio"][1].startswith("python -m experiments fit ")
     assert not list(tmp_path.iterdir())
 
