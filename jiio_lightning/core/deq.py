@@ -117,6 +117,8 @@ class DEQ(nn.Module):
 
     def forward(self, *args: object, z0: State) -> tuple[State, SolveReport]:
         """z, shaped as z0, and the report of its solve: the residual is that of the last iterate, and z is f there."""
+        if torch.compiler.is_compiling():
+            return torch.compiler.disable(self.forward)(*args, z0=z0)
         if torch._C._are_functorch_transforms_active():  # some would drop the hook that solves the adjoint, without a word
             raise RuntimeError(
                 "a DEQ has no torch.func transforms (grad, vmap, jvp ...): use torch.autograd, and batches for vmap"
