@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from math import prod
 
@@ -127,7 +128,7 @@ class DEQ(nn.Module):
 
         def f(z: Tensor, _: Tensor) -> Tensor:
             # The solver's arithmetic is outside autocast; the cell is not.
-            with torch.autocast(z.device.type, dtype=low, enabled=low is not None):
+            with nullcontext() if low is None else torch.autocast(z.device.type, dtype=low):
                 return packing.pack(self.cell(packing.unpack(z), *args))
 
         start = packing.pack(z0)

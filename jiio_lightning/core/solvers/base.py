@@ -154,7 +154,7 @@ def solve(
             now = Snapshot(step, v if new.at is None else new.at, new.residual, new.cost)
             # A row that has stopped is not judged again: a rule with a state may still move its F(v).
             finite = finite & (now.is_finite() | ~active)
-            active = active & finite & (now.residual.amax(dim=1) >= tol)
+            active = active & finite & (now.worst >= tol)
             best = selection.better(best, now)
             for observer in observers:
                 observer(now)
