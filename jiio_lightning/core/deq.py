@@ -69,7 +69,9 @@ class DEQ(nn.Module):
     cell; z has gradients to that, to the cell's parameters and to what it captures, in training and evaluation mode alike. The
     fixed point does not depend on z0, and z has no gradient to it: a warm start is the last ``z`` as it is.
 
-    Under autocast the cell runs in the low precision, and the state and the solve stay in the type of z0.
+    The cell has to be one function for the whole call: no new dropout mask in each evaluation. Under autocast it runs in the low
+    precision, while state and solve stay in the type of z0; bfloat16 rounds to 0.4 %, so ask for a tol of about 1e-2 there.
+    ``torch.compile`` the cell; in a compiled network the DEQ runs as it is, between two graphs.
 
     Args:
         cell: a module, whose parameters are then those of the DEQ, or a function.

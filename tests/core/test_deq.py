@@ -234,7 +234,7 @@ def test_under_autocast_the_state_stays_in_full_precision() -> None:
 
     def watched(z: Tensor, u: Tensor) -> Tensor:
         seen.append((z.dtype, (z @ cell.weight.T).dtype))
-        return cell(z, u)
+        return cell(z, u).bfloat16()
 
     wanted = (cell.weight, cell.bias, u)
     full = torch.autograd.grad(value(DEQ(cell)(u, z0=z0)[0]), wanted)
