@@ -20,6 +20,7 @@ from experiments.benchmarks.overhead import overhead
 from experiments.benchmarks.representation import representation
 from experiments.benchmarks.roofline import roofline
 from experiments.benchmarks.scale import scale
+from experiments.benchmarks.torchdeq import torchdeq
 from experiments.executor import Processes
 from experiments.plan import Budget, Run, Table
 from experiments.record import LABORATORY
@@ -41,6 +42,7 @@ BENCHMARKS = {
     "roofline": roofline,
     "memory": memory,
     "representation": representation,
+    "torchdeq": torchdeq,
 }
 WORDS = (
     f"Tables and figures: {', '.join(TABLES)}, all. Benchmarks: {', '.join(BENCHMARKS)}. Commands of jiio: "

@@ -4,10 +4,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jiio_lightning.core import Augmented, InnerProblem, Joint, Nested
+    from jiio_lightning.core import DEQ, Augmented, InnerProblem, Joint, Nested
 
 __version__ = "0.1.0"
-__all__ = ["Augmented", "InnerProblem", "Joint", "Nested"]
+__all__ = ["DEQ", "Augmented", "InnerProblem", "Joint", "Nested"]
 
 
 def __getattr__(name: str) -> Any:

@@ -23,7 +23,7 @@ ORDER = (
     "cli",
     "experiments",
 )
-FACE = {"Augmented", "InnerProblem", "Joint", "Nested", "__version__"}
+FACE = {"DEQ", "Augmented", "InnerProblem", "Joint", "Nested", "__version__"}
 """What the package itself exports."""
 LIGHTNING_FREE = {"randomness", "files", "core", "models", "starts", "attacks"}
 FILES = [path for folder in ("jiio_lightning", "experiments") for path in sorted((REPO / folder).rglob("*.py"))]

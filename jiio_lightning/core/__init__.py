@@ -1,5 +1,7 @@
 """Section 3 of the paper in plain torch: no Lightning, no data, no files."""
 
+from jiio_lightning.core.deq import DEQ
+from jiio_lightning.core.equilibrium import Neumann
 from jiio_lightning.core.inner import InnerSolution, InnerSolver, SolveError
 from jiio_lightning.core.joint import Joint
 from jiio_lightning.core.nested import Nested
@@ -11,6 +13,7 @@ from jiio_lightning.core.sweeps import StepSizes, Sweeps
 from jiio_lightning.core.weights import cached_weights
 
 __all__ = [
+    "DEQ",
     "Augmented",
     "Box",
     "BoxedBall",
@@ -23,6 +26,7 @@ __all__ = [
     "Joint",
     "L2Ball",
     "Nested",
+    "Neumann",
     "SolveError",
     "StepSizes",
     "Sweeps",

@@ -99,16 +99,20 @@ class Neumann:
         return mu
 
 
-def equilibrium(f: Cell, x: Tensor, z0: Tensor, forward: FixedPoint | None, backward: FixedPoint | Neumann) -> Tensor:
-    r"""The fixed point :math:`z^*(x) = f(z^*, x)` (Eq. 3), differentiable in x and in the weights of f.
+Backward = FixedPoint | Callable[[Linearisation, Tensor], Tensor]
+"""How mu ``(B, n)`` is had from the linearisation of f and the cotangent dl/dz: solved, or by a rule such as :class:`Neumann`."""
+
+
+def equilibrium(f: Cell, x: Tensor, z0: Tensor, forward: FixedPoint | None, backward: Backward) -> Tensor:
+    r"""The fixed point :math:`z^*(x) = f(z^*, x)` (Eq. 3), differentiable in x and in all that f depends on.
 
     .. math:: \frac{\partial \ell}{\partial \theta} = \mu^\top \frac{\partial f}{\partial \theta}, \quad
               (I - J_z)^\top \mu = \partial_z \ell
 
     The forward solve, from z0 ``(B, n)`` at x ``(B, d)``, has no graph; ``backward`` solves the adjoint equation in the backward
-    pass. What is returned ``(B, n)`` is f evaluated once more at the solution, with that evaluation's graph. With ``forward``
-    None z0 is taken as it is, and the adjoint is that of the same evaluation: of a warm start that is near enough, one evaluation
-    of f is the whole step.
+    pass. What is returned ``(B, n)`` is f evaluated once more at the solution, with that evaluation's graph, and the adjoint is
+    that of the same evaluation. With ``forward`` None z0 is taken as it is: of a warm start that is near enough, one evaluation
+    of f is the whole step. There is no gradient to z0.
 
     Raises:
         RuntimeError: in a backward pass with ``create_graph``: second derivatives are not available.
@@ -122,23 +126,38 @@ def equilibrium(f: Cell, x: Tensor, z0: Tensor, forward: FixedPoint | None, back
         >>> z.item(), torch.autograd.grad(z.sum(), x)[0].item()
         (6.0, 2.0)
     """
-    if forward is None and torch.is_grad_enabled():
-        z = z0.detach().requires_grad_()
-        fz = f(z, x)
-        result = fz.view_as(fz)  # with a hook of its own, which a product with the Jacobian does not meet again
-        result.register_hook(lambda cotangent: _pull(Linearisation.of(fz, z, x), cotangent, backward))
-        return result
     with torch.no_grad():
         z = z0 if forward is None else forward(lambda z: f(z, x), z0).value
+    if not torch.is_grad_enabled():
+        return f(z, x)
+    z = (z.clone() if z.is_inference() else z).detach().requires_grad_()
     fz = f(z, x)
-    if fz.requires_grad:
-        # The hook puts mu in the place of dl/dz: the graph of this one evaluation then gives Eq. 7.
-        fz.register_hook(lambda cotangent: _pull(Linearisation(f, z, x), cotangent, backward))
-    return fz
+    if not _has_other_leaf(fz, z):
+        return fz.detach()
+    # A view has a hook of its own, which the products with the Jacobian do not meet again. The hook puts mu in the place of
+    # dl/dz: the graph of this one evaluation then gives Eq. 7. Another evaluation in the backward pass could find other weights
+    # (functional_call, cached ones), another dropout mask or no autocast.
+    result = fz.view_as(fz)
+    result.register_hook(lambda cotangent: _pull(Linearisation.of(fz, z, x), cotangent, backward))
+    return result
 
 
-def _pull(at: Linearisation, cotangent: Tensor, backward: FixedPoint | Neumann) -> Tensor:
+def _has_other_leaf(value: Tensor, leaf: Tensor) -> bool:
+    """Whether a backward pass from value reaches anything else; where it does, the first few nodes nearly always say so."""
+    seen, todo = set(), [value.grad_fn]
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if not node.next_functions and getattr(node, "variable", None) is not leaf:
+            return True
+        todo += [parent for parent, _ in node.next_functions]
+    return False
+
+
+def _pull(at: Linearisation, cotangent: Tensor, backward: Backward) -> Tensor:
     """The hook of :func:`equilibrium`: it solves, so that a second derivative through it would be silently wrong."""
     if torch.is_grad_enabled():
         raise RuntimeError("equilibrium() has first derivatives only: leave out create_graph, or use core.kkt for second ones")
-    return backward(at, cotangent) if isinstance(backward, Neumann) else adjoint(at, cotangent, backward).value
+    return adjoint(at, cotangent, backward).value if isinstance(backward, FixedPoint) else backward(at, cotangent)

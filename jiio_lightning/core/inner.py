@@ -89,7 +89,7 @@ def residuals(problem: InnerProblem, v: Augmented, gradient: Augmented, of_mu: M
 
 
 class SolveError(RuntimeError):
-    """An inner solve whose answer cannot be used; :meth:`InnerSolution.require` raises it.
+    """A solve whose answer cannot be used; :meth:`InnerSolution.require` raises it.
 
     Example:
         >>> v = Augmented.start(torch.zeros(1, 1), hidden=1)

@@ -117,8 +117,7 @@ class _Entry:
     def of(cls, function: Callable[[Tensor, Tensor], Tensor], shape: Callable[[Tensor], tuple[str, torch.Size]]) -> _Entry:
         if isinstance(function, _Entry):
             return replace(function, shape=shape)
-        kind = next((kind for kind in ("cuda", "cpu") if torch.is_autocast_enabled(kind)), None)
-        return cls(function, shape, None if kind is None else torch.get_autocast_dtype(kind))
+        return cls(function, shape, autocast_dtype())
 
     def __call__(self, z: Tensor, x: Tensor) -> Tensor:
         try:
@@ -138,6 +137,18 @@ class _Entry:
     def _run(self, z: Tensor, x: Tensor) -> Tensor:
         with torch.autocast(z.device.type, dtype=self.low, enabled=self.low is not None):
             return self.function(z, x)
+
+
+def autocast_dtype() -> torch.dtype | None:
+    """Of the autocast that is on, if any: a solve turns it off, and what the solve evaluates turns it on again.
+
+    Example:
+        >>> with torch.autocast("cpu"):
+        ...     autocast_dtype()
+        torch.bfloat16
+    """
+    kind = next((kind for kind in ("cuda", "cpu") if torch.is_autocast_enabled(kind)), None)
+    return None if kind is None else torch.get_autocast_dtype(kind)
 
 
 def _cell_shape(z: Tensor) -> tuple[str, torch.Size]:

@@ -120,6 +120,7 @@ def solve(
     selection: Selection,
     project: Callable[[Tensor], Tensor] = unconstrained,
     observers: Sequence[Observer] = (),
+    independent: bool = True,
 ) -> Solution:
     """Solve v = F(v) for each row of v0, without a graph.
 
@@ -132,6 +133,7 @@ def solve(
         selection: which of the evaluated iterates is returned.
         project: applied to every mixed iterate, so that the method's history holds feasible points.
         observers: called with each evaluated iterate.
+        independent: whether a row that has stopped keeps its iterate; else it goes on with the others.
 
     Raises:
         ValueError: if max_steps is below 1 or tol is negative.
@@ -154,7 +156,7 @@ def solve(
             now = Snapshot(step, v if new.at is None else new.at, new.residual, new.cost)
             # A row that has stopped is not judged again: a rule with a state may still move its F(v).
             finite = finite & (now.is_finite() | ~active)
-            active = active & finite & (now.residual.amax(dim=1) >= tol)
+            active = active & finite & (now.worst >= tol)
             best = selection.better(best, now)
             for observer in observers:
                 observer(now)
@@ -162,7 +164,7 @@ def solve(
             if step + 1 == max_steps or (tol > 0 and not bool(active.any())):
                 break
             proposal, state = method.step(v, new.value, state)
-            v = torch.where(active.unsqueeze(1), project(proposal), v)
+            v = torch.where(active.unsqueeze(1), project(proposal), v) if independent else project(proposal)
     assert best is not None  # max_steps >= 1
     return Solution(best.value, best.residual, best.cost, step + 1, finite)
 
@@ -187,6 +189,8 @@ class FixedPoint:
         max_steps: evaluations of F.
         tol: relative residual at which a sample stops; 0 runs the whole budget without host synchronisation.
         selection: which iterate to return; the nearest to its fixed point unless given.
+        independent: a sample that has stopped keeps its iterate, so that its answer does not depend on the others of its batch.
+            False lets it go on with them until the last one is there: nearer to its fixed point for the same time.
 
     Raises:
         ValueError: for a budget that cannot be run.
@@ -198,13 +202,29 @@ class FixedPoint:
         ([2.0, 2.0, 2.0], [True, True, True])
     """
 
-    def __init__(self, method: Method, max_steps: int = 20, tol: float = 0.0, selection: Selection | None = None) -> None:
+    def __init__(
+        self,
+        method: Method,
+        max_steps: int = 20,
+        tol: float = 0.0,
+        selection: Selection | None = None,
+        independent: bool = True,
+    ) -> None:
         check_budget(max_steps, tol)
         self.method = method
         self.max_steps = max_steps
         self.tol = tol
         self.selection = LowestResidual() if selection is None else selection
+        self.independent = independent
 
     def __call__(self, function: Callable[[Tensor], Tensor], v0: Tensor) -> Solution:
         """Solve from v0 ``(B, N)``."""
-        return solve(self.method, plain_map(function), v0, max_steps=self.max_steps, tol=self.tol, selection=self.selection)
+        return solve(
+            self.method,
+            plain_map(function),
+            v0,
+            max_steps=self.max_steps,
+            tol=self.tol,
+            selection=self.selection,
+            independent=self.independent,
+        )

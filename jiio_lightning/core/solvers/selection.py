@@ -64,7 +64,7 @@ class LowestResidual(Selection):
     """
 
     def accept(self, best: Snapshot, now: Snapshot) -> Tensor:
-        return _worst(now) < _worst(best)
+        return now.worst < best.worst
 
 
 class LowestCost(Selection):
@@ -105,10 +105,5 @@ class CostResidualTrade(Selection):
     def accept(self, best: Snapshot, now: Snapshot) -> Tensor:
         if now.step < self.warmup:
             return torch.ones_like(now.cost, dtype=torch.bool)
-        cheaper = (now.cost < best.cost) & (_worst(now) < self.slack * _worst(best))
-        return (_worst(now) < _worst(best)) | cheaper
-
-
-def _worst(snapshot: Snapshot) -> Tensor:
-    """The largest of a sample's residuals ``(B,)``."""
-    return snapshot.residual.amax(dim=1)
+        cheaper = (now.cost < best.cost) & (now.worst < self.slack * best.worst)
+        return (now.worst < best.worst) | cheaper

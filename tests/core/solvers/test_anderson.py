@@ -91,12 +91,16 @@ def test_the_gram_matrix_kept_by_rows_and_columns_is_the_product_recomputed(kind
     assert state.count == pushes - 1
 
 
-def test_the_ring_holds_the_last_differences() -> None:
-    method, vs, images = Anderson(2, memory=3), torch.randn(6, 2, 5), torch.randn(6, 2, 5)
+@both_types
+def test_the_ring_holds_the_last_differences(kind: int) -> None:
+    """Those of iterates, and of gaps; of type II the first ones together with the second, as it takes them."""
+    method, vs, images = Anderson(kind, memory=3), torch.randn(6, 2, 5), torch.randn(6, 2, 5)
     state = method.init(vs[0])
     for v, image in zip(vs, images, strict=True):
         _, state = method.step(v, image, state)
     moves, gaps = vs.diff(dim=0), images - vs
+    if kind == 2:
+        moves = moves + gaps.diff(dim=0)
     kept = {tuple(state.moves[0, slot].tolist()) for slot in range(3)}
     assert kept == {tuple(moves[i, 0].tolist()) for i in (2, 3, 4)}
     turns = {tuple(state.turns[0, slot].tolist()) for slot in range(3)}

@@ -124,6 +124,19 @@ def test_the_loop_ends_when_the_last_row_has_converged() -> None:
     torch.testing.assert_close(solution.value, fixed, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("method", [Picard(), Anderson(2, 4), Broyden(6)])
+def test_rows_that_are_not_independent_go_on_together(method: Method) -> None:
+    """As many steps as with rows that stop, and none is farther from its fixed point; a bad row leaves the others alone."""
+    slope = torch.tensor([[0.1], [0.5], [0.9], [torch.nan]])
+
+    def function(v: torch.Tensor) -> torch.Tensor:
+        return slope * v.tanh() + 1
+
+    each, together = (FixedPoint(method, 60, 1e-6, independent=way)(function, torch.zeros(4, 3)) for way in (True, False))
+    assert each.num_steps == together.num_steps < 60 and together.within(1e-6).tolist() == [True, True, True, False]
+    assert bool((together.residual <= each.residual)[:3].all()) and together.residual[0] < 0.1 * each.residual[0]
+
+
 def test_with_tolerance_zero_the_whole_budget_is_run_even_at_the_fixed_point() -> None:
     matrix, offset, fixed = affine()
     assert FixedPoint(Picard(), 9)(lambda v: v.clone(), fixed).num_steps == 9
