@@ -1,4 +1,4 @@
-"""Linear cells of nearly one Frobenius norm, which Eq. 27 penalises, and of different leading modes, which decide about the solve."""
+"""Linear cells of nearly one Frobenius norm, which Eq. 27 penalises; their leading modes decide about the solve."""
 
 from __future__ import annotations
 

@@ -28,7 +28,6 @@ size = 1.2 / float(torch.linalg.matrix_norm(quadratic.curvature, 2))
 Joint(Plain(size), method=Anderson(type=1, memory=5), max_steps=STEPS)(quadratic.problem(), quadratic.start(), [watch])
 lowest = min(shown)
 at = shown.index(lowest)
-print(f"optimum {best:.3f}; lowest cost of an iterate {lowest:.3f} at step {at + 1}, where the feasible cost is {feasible[at]:.3f}")
 
 figure, axes = plt.subplots(figsize=(7, 3.6))
 places = range(1, STEPS + 1)
