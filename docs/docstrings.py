@@ -28,6 +28,7 @@ def markdown(text: str) -> str:
         >>> markdown("The value :math:`L(z)` of :class:`~a.b.Problem`.")
         'The value $L(z)$ of `Problem`.'
     """
+    text = re.sub(r"^Example:$", "Examples:", text, flags=re.M)  # the section that is read as code
     text = DISPLAY.sub(lambda found: indent(f"$$\n{dedent(found[2]).strip()}\n$$", found[1]), text)
     text = INLINE.sub(r"$\1$", text)
     return ROLE.sub(lambda found: f"`{found[1].rpartition('.')[2]}`", text).replace("``", "`")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import pkgutil
+import re
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
@@ -150,12 +151,9 @@ def _row(parameter: inspect.Parameter, made: Callable[..., Any], said: dict[str,
     default = DEFAULTS.get(f"trainer.{parameter.name}", parameter.default) if made is Trainer else parameter.default
     shown = "required" if default is inspect.Parameter.empty else f"`{_shown(default)}`"
     kind = parameter.annotation if isinstance(parameter.annotation, str) else inspect.formatannotation(parameter.annotation)
-    kind = kind.replace("typing.", "") if parameter.annotation is not inspect.Parameter.empty else "Any"
-    return f"| `{parameter.name}` | `{_cell(kind)}` | {_cell(shown)} | {_cell(said.get(parameter.name, ''))} |"
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", r"\|")
+    kind = re.sub(r"\b(?:\w+\.)+", "", kind) if parameter.annotation is not inspect.Parameter.empty else "Any"
+    meaning = " ".join(said.get(parameter.name, "").split())
+    return f"| `{parameter.name}` | `{kind}` | {shown} | {meaning} |"
 
 
 def _shown(default: Any) -> str:

@@ -35,7 +35,7 @@ def errors(solver: Joint | Nested) -> dict[str, list[float]]:
 joint = errors(Joint(size, max_steps=STEPS))
 nested = errors(Nested(size, FixedPoint(Picard(), FORWARD), FixedPoint(Picard(), BACKWARD), max_steps=STEPS))
 
-figure, panels = plt.subplots(1, 2, figsize=(8, 3.4), sharey=True)
+figure, panels = plt.subplots(1, 2, figsize=(7, 3.4), sharey=True)
 titles = "Joint: one evaluation of f a step", f"Nested: {FORWARD + BACKWARD} a step in x"
 for axes, found, cost, title in zip(panels, (joint, nested), (1, FORWARD + BACKWARD), titles, strict=True):
     for name, values in found.items():
