@@ -35,6 +35,10 @@ from jiio_lightning.models import Classifier, ConditionalClassifier, CoordinateN
 from jiio_lightning.tasks import WarmStart
 
 ROOT = Path(jiio_lightning.__file__).parent
+CHOSEN = tuple(
+    f"jiio_lightning.{room}"
+    for room in ("core", "models", "tasks", "callbacks", "data", "attacks", "metrics", "commands.contenders")
+)
 FAMILIES: dict[str, tuple[type, ...]] = {
     "trainer": (Trainer,),
     "solver": (AugmentedDEQSolver,),
@@ -58,7 +62,20 @@ FAMILIES: dict[str, tuple[type, ...]] = {
     "solvers (jiio compare)": (Contender,),
 }
 """Where a class stands in a run file, and what it is one of."""
-OF_THE_RUN = """\
+HEAD = """\
+# Run files
+
+Every key, made from the signatures: what a class is called and what it takes. A class stands as
+
+```yaml
+step: {class_path: jiio_lightning.core.steps.SelfScaled, init_args: {forget: 0.7}}
+```
+
+and what can be of one class only (`trainer`, `solver`, `jacobian`, `step_sizes`, `sweeps`, `forward`) as its arguments alone.
+`jiio fit --config FILE --print_config` shows the whole of a run.
+
+## The run
+
 | option | meaning |
 |---|---|
 | `--config` | a run file; a further one adds to it (mappings are merged, lists replaced) |
@@ -72,19 +89,7 @@ OF_THE_RUN = """\
 
 def run_files() -> str:
     """Every option of every key of a run file."""
-    head = [
-        "# Run files",
-        "",
-        "Every key, made from the signatures: what a class is called and what it takes. A class stands as",
-        "",
-    ]
-    head += ["```yaml", "step: {class_path: jiio_lightning.core.steps.SelfScaled, init_args: {forget: 0.7}}", "```", ""]
-    head += [
-        "and one without a `class_path` below as its arguments alone. `jiio fit --config FILE --print_config` shows a run's",
-        "",
-    ]
-    head[-2] += " whole."
-    lines = [*head, "## The run", "", OF_THE_RUN]
+    lines = [HEAD]
     for key, bases in FAMILIES.items():
         lines += [f"## {key}", ""]
         for base in bases:
@@ -115,7 +120,7 @@ def concrete(base: type) -> list[type]:
     for module in _modules("jiio_lightning"):
         import_module(module)
     found = dict.fromkeys(_family(base))
-    return [one for one in found if not inspect.isabstract(one) and not one.__name__.startswith("_") and _ours(one, base)]
+    return [one for one in found if not inspect.isabstract(one) and not one.__name__.startswith("_") and _chosen(one)]
 
 
 def _family(base: type) -> Iterator[type]:
@@ -124,10 +129,9 @@ def _family(base: type) -> Iterator[type]:
         yield from _family(child)
 
 
-def _ours(one: type, base: type) -> bool:
-    """Whether it is of the package's rooms: what the command line adds by itself is no choice of a run file."""
-    rooms = tuple(f"jiio_lightning.{name}." for name in ("core", "models", "tasks", "callbacks", "data", "attacks", "metrics"))
-    return (one is base and one is Trainer) or f"{one.__module__}.".startswith((*rooms, "jiio_lightning.commands.contenders"))
+def _chosen(one: type) -> bool:
+    """Whether a run file chooses it: what the command line adds by itself is of other rooms."""
+    return one is Trainer or one.__module__.startswith(CHOSEN)
 
 
 def _modules(package: str) -> list[str]:
@@ -161,15 +165,13 @@ def _shown(default: Any) -> str:
 
 
 def _bases(made: Callable[..., Any]) -> list[Any]:
-    return [one for one in made.__mro__ if one is made or _mine(one)] if inspect.isclass(made) else [made]
-
-
-def _mine(one: type) -> bool:
-    return one.__module__.startswith("jiio_lightning.")
+    """Itself and the classes of the package that it is made of: those document what they take."""
+    own = getattr(made, "__mro__", (made,))
+    return [one for one in own if one is made or one.__module__.startswith("jiio_lightning.")]
 
 
 def _arguments(one: Any) -> dict[str, str]:
-    """What the docstrings of a class, of its ``__init__`` or of a function say of each argument; a field's comment too."""
+    """What the docstrings of a class, of its ``__init__`` or of a function say of each argument."""
     texts = [one.__doc__, vars(one).get("__init__").__doc__ if "__init__" in getattr(one, "__dict__", {}) else None]
     parsed = [parse(markdown(inspect.cleandoc(text)), DocstringStyle.GOOGLE) for text in texts if text]
     return {param.arg_name: param.description or "" for told in parsed for param in told.params}
