@@ -127,7 +127,7 @@ def _cost(comparison: Comparison) -> str:
 def plot_cost(comparison: Comparison, path: Path) -> None:
     """Feasible cost against seconds: a line a contender with its name beside it, rings on the Pareto front, the ratio where there
     is one of them. Of many contenders the best of each family are a line, and the others are faint."""
-    figure, axes = plt.subplots(figsize=(9, 4.5))
+    figure, axes = plt.subplots(figsize=(7.5, 4))
     ends: dict[str, tuple[float, float, Any]] = {}
 
     def draw(name: str, points: list[Point], look: dict[str, Any], end: bool = True) -> None:
