@@ -10,7 +10,7 @@ from typing import Any
 import matplotlib
 from rich.table import Table
 
-from jiio_lightning.commands.comparison import Comparison, Curve, Outcome, Point, first
+from jiio_lightning.commands.comparison import Comparison, Curve, Outcome, Point, first, front
 from jiio_lightning.commands.contenders import BASELINES, DEFAULT
 from jiio_lightning.commands.output import show, write_record
 from jiio_lightning.files import whole_folder
@@ -38,8 +38,11 @@ MARKERS = "s^Dv<>pX"
 """Of its members, in turn."""
 CROWDED = 12
 """Rows of a contender and markers on its line, at most."""
-LEGEND_ROW = 0.2
+MANY = 6
+"""Contenders that can be told apart by their names."""
+LABEL_ROW = LEGEND_ROW = 0.2
 """Inches."""
+PCA = "PCA, same latent"
 RESIDUAL_LABELS = {"z": "z: |f - z| / |f|", "mu": "mu: |dL/dz| / |J'mu + dl/dz|", "x": "x: |dL/dx| / largest so far"}
 
 
@@ -73,7 +76,7 @@ def table(comparison: Comparison) -> Table:
                 shown.add_row(name, str(point.steps), cost, *given, *measured, *_needed(curve, point, baselines))
         shown.add_section()
     if comparison.reference is not None:
-        shown.add_row("PCA, same latent", "", f"{comparison.reference:.4g}")
+        shown.add_row(PCA, "", f"{comparison.reference:.4g}")
     shown.caption = "\n".join([*_told(comparison, shares), *_legend(comparison)])
     return shown
 
@@ -122,25 +125,81 @@ def _cost(comparison: Comparison) -> str:
 
 
 def plot_cost(comparison: Comparison, path: Path) -> None:
-    """Feasible cost against seconds: a line a contender, rings on the Pareto front, the ratio where there is one of them."""
-    figure, axes = plt.subplots(figsize=(8, 5))
+    """Feasible cost against seconds: a line a contender with its name beside it, rings on the Pareto front, the ratio where there
+    is one of them. Of many contenders the best of each family are a line, and the others are faint."""
+    figure, axes = plt.subplots(figsize=(7.5, 4))
+    ends: dict[str, tuple[float, float, Any]] = {}
+
+    def draw(name: str, points: list[Point], look: dict[str, Any], end: bool = True) -> None:
+        costs = [point.cost / comparison.pixels for point in points]
+        axes.plot([p.seconds for p in points], costs, label=name, markevery=-(-len(points) // CROWDED) or None, **look)
+        if points and end:
+            ends[name] = (points[-1].seconds, costs[-1], look["color"])
+
+    many = len(comparison.curves) > MANY
     for curve, look in _styled(comparison):
-        points = curve.sound
-        name = curve.name if curve is comparison.default else f"{curve.family}: {curve.name}"
-        look |= {"label": name if points else f"{name} (infeasible)", "markevery": -(-len(points) // CROWDED) or None}
-        axes.plot([p.seconds for p in points], [p.cost / comparison.pixels for p in points], **look)
+        default = curve is comparison.default
+        name = curve.name if default else f"{curve.family}: {curve.name}"
+        faint = {"color": look["color"], "linewidth": 0.8, "alpha": 0.35}
+        draw(name, curve.sound, look if default or not many else faint, end=default or not many)
+    for family, (colours, line) in LOOKS.items() if many else ():
+        best = front(
+            [point for curve in comparison.curves if curve.family == family for point in curve.sound if curve.name != DEFAULT]
+        )
+        bold = {"color": plt.get_cmap(colours)(0.8), "linestyle": line, "linewidth": 2.0}
+        draw(BASELINES.get(family, "other joint solvers"), best, bold)
     best = [point for _, point in comparison.pareto]
-    ring: dict[str, Any] = {"s": 130, "facecolors": "none", "edgecolors": "crimson", "linewidths": 1.5, "zorder": 5}
+    ring: dict[str, Any] = {"s": 100, "facecolors": "none", "edgecolors": "crimson", "linewidths": 1.5, "zorder": 5}
     axes.scatter([p.seconds for p in best], [p.cost / comparison.pixels for p in best], label="Pareto front", **ring)
-    if comparison.reference is not None:
-        axes.axhline(comparison.reference, color="gray", linestyle=":", label="PCA, same latent")
-    axes.set(xlabel="wall-clock seconds", ylabel=_cost(comparison))
+    unsound = [curve.name for curve in comparison.curves if not curve.sound]
+    seconds = f"wall-clock seconds (infeasible: {', '.join(unsound)})" if unsound else "wall-clock seconds"
+    axes.set(xlabel=seconds, ylabel=_cost(comparison))
     _logarithmic(axes, all(point.cost > 0 for curve in comparison.curves for point in curve.sound))
+    if comparison.reference is not None:
+        axes.axhline(comparison.reference, color="gray", linestyle=":", label=PCA)
+        ends[PCA] = (axes.get_xlim()[1], comparison.reference, "gray")
     outcomes = [outcome for which, outcome in comparison.outcomes.items() if which in BASELINES]
     if len(outcomes) == 1:
         _mark_ratio(axes, outcomes[0], comparison.pixels)
-    axes.set_title(f"{_samples(comparison)}, z re-solved at each x")
-    _save(figure, axes, path)
+    _name_ends(axes, ends)
+    axes.set_title(
+        f"{_samples(comparison)}, z re-solved at each x; ringed: no other point is better", loc="left", fontsize="medium"
+    )
+    _save(figure, axes, path, legend=False)
+
+
+def _name_ends(axes: plt.Axes, ends: dict[str, tuple[float, float, Any]]) -> None:
+    """The name of each line in a column to the right, at the height of its end where there is room."""
+    axes.autoscale(enable=False)
+    to_axes = axes.transData + axes.transAxes.inverted()
+    height = {name: float(to_axes.transform((x, y))[1]) for name, (x, y, _) in ends.items()}
+    names = sorted(height, key=lambda name: height[name])
+    room = LABEL_ROW / axes.figure.get_figheight() / 0.8  # a row of text, as a share of the axes
+    places = spread([height[name] for name in names], room)
+    for name, place in zip(names, places, strict=True):
+        x, y, colour = ends[name]
+        leader = {"arrowstyle": "-", "color": colour, "linewidth": 0.6, "alpha": 0.6, "relpos": (0, 0.5), "shrinkB": 0}
+        words: dict[str, Any] = {"va": "center", "fontsize": "small", "color": colour, "annotation_clip": False}
+        axes.annotate(name, (x, y), (1.04, place), textcoords="axes fraction", arrowprops=leader, **words)
+
+
+def spread(places: list[float], gap: float) -> list[float]:
+    """Ascending places, moved as little as keeps each a gap above the one before and the last at most at 1.
+
+    Example:
+        >>> spread([0.1, 0.12, 0.98], gap=0.1)
+        [0.1, 0.2, 0.98]
+        >>> spread([0.95, 0.99], gap=0.1)
+        [0.9, 1.0]
+    """
+    moved: list[float] = []
+    for place in places:
+        moved.append(max(place, moved[-1] + gap) if moved else place)
+    ceiling = 1.0
+    for number in reversed(range(len(moved))):
+        moved[number] = min(moved[number], ceiling)
+        ceiling = moved[number] - gap
+    return moved
 
 
 def _styled(comparison: Comparison) -> list[tuple[Curve, dict[str, Any]]]:
@@ -187,12 +246,13 @@ def plot_residuals(comparison: Comparison, path: Path) -> None:
     _save(figure, axes, path)
 
 
-def _save(figure: plt.Figure, axes: plt.Axes, path: Path) -> None:
-    """Write a picture with its legend below it."""
-    handles, labels = axes.get_legend_handles_labels()
+def _save(figure: plt.Figure, axes: plt.Axes, path: Path, legend: bool = True) -> None:
+    """Write a picture, with its legend below it."""
     figure.set_layout_engine("constrained")
-    figure.set_figheight(figure.get_figheight() + LEGEND_ROW * -(-len(labels) // 2))  # below the axes, which keep their size
-    figure.legend(handles, labels, fontsize="small", loc="outside lower center", ncols=2)
+    if legend:
+        handles, labels = axes.get_legend_handles_labels()
+        figure.set_figheight(figure.get_figheight() + LEGEND_ROW * -(-len(labels) // 2))  # below the axes, which keep their size
+        figure.legend(handles, labels, fontsize="small", loc="outside lower center", ncols=2)
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=150, bbox_inches="tight")
     plt.close(figure)

@@ -138,12 +138,8 @@ class Comparison:
     @property
     def pareto(self) -> list[tuple[Curve, Point]]:
         """The points that no other one beats in both cost and time, in the order of time."""
-        places = [(curve, point) for curve in self.curves for point in curve.sound]
-        found: list[tuple[Curve, Point]] = []
-        for curve, point in sorted(places, key=lambda place: (place[1].seconds, place[1].cost)):
-            if not found or point.cost < found[-1][1].cost:
-                found.append((curve, point))
-        return found
+        owner = {id(point): curve for curve in self.curves for point in curve.sound}  # by id: a point holds dicts and has no hash
+        return [(owner[id(point)], point) for point in front([point for curve in self.curves for point in curve.sound])]
 
     @property
     def outcomes(self) -> dict[str, Outcome]:
@@ -176,6 +172,15 @@ class Comparison:
             "pareto": [{"contender": curve.name, **point.record()} for curve, point in self.pareto],
             "contenders": {curve.name: curve.record() for curve in self.curves},
         }
+
+
+def front(points: list[Point]) -> list[Point]:
+    """The points that no other one beats in both cost and time, in the order of time."""
+    found: list[Point] = []
+    for point in sorted(points, key=lambda point: (point.seconds, point.cost)):
+        if not found or point.cost < found[-1].cost:
+            found.append(point)
+    return found
 
 
 def first(curves: list[Curve], cost: float) -> tuple[Point, Curve] | None:

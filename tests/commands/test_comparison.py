@@ -158,7 +158,7 @@ def test_the_longest_name_fits(tmp_path, capsys):
 def test_the_picture(tmp_path, monkeypatch, cost, scale):
     """A line for each contender, the default thickest, a ring around each point of the front; nothing in the legend is hidden."""
     drawn = []
-    monkeypatch.setattr(compare_report, "_save", lambda figure, axes, path: drawn.append(axes))
+    monkeypatch.setattr(compare_report, "_save", lambda figure, axes, path, legend: drawn.append(axes))
     made = comparison(COLD, COLDER, curve("warm", "nested", point(4, cost)), curve("ours", "learned", point(3, 5.0)))
     compare_report.plot_cost(made, tmp_path / "cost.png")
     (axes,) = drawn
@@ -166,17 +166,32 @@ def test_the_picture(tmp_path, monkeypatch, cost, scale):
     assert set(widths) == {"paper: cold", "paper: colder", "nested: warm", "learned: ours", "default"}
     assert max(widths, key=widths.get) == "default"
     assert len({(line.get_color(), line.get_linestyle(), line.get_marker()) for line in axes.lines}) == 5
-    assert set(compare_report.LOOKS) == set(get_args(Family)) and not axes.texts, "a ratio for each family would be too many"
+    assert set(compare_report.LOOKS) == set(get_args(Family))
+    assert {text.get_text() for text in axes.texts} == set(widths), "a name each; a ratio for each family would be too many"
     (rings,) = axes.collections
     assert rings.get_offsets().tolist() == [[at.seconds, at.cost] for _, at in made.pareto]
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", scale)
 
 
+def test_of_many_contenders_the_best_of_each_family_are_named(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(compare_report, "_save", lambda figure, axes, path, legend: drawn.append(axes))
+    warm = [curve(f"warm {number}", "nested", point(number, 9.0 - number)) for number in range(1, 7)]
+    compare_report.plot_cost(comparison(*warm), tmp_path / "cost.png")
+    (axes,) = drawn
+    assert {text.get_text() for text in axes.texts if text.get_text()[:1] not in "x"} == {"default", "the strongest Nested"}
+    (best,) = (line for line in axes.lines if line.get_label() == "the strongest Nested")
+    assert len(best.get_xdata()) == 6, "each is cheaper than the one before, and later"
+    heights = [text.xyann[1] for text in axes.texts if text.get_text() in ("default", "the strongest Nested")]
+    assert abs(heights[0] - heights[1]) > 0.04, "names do not overlap"
+
+
 def test_one_family_has_its_ratio_in_the_picture(tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(compare_report, "_save", lambda figure, axes, path: drawn.append(axes))
+    monkeypatch.setattr(compare_report, "_save", lambda figure, axes, path, legend: drawn.append(axes))
     compare_report.plot_cost(comparison(COLD, pixels=2, reference=0.25), tmp_path / "cost.png")
-    arrow, ratio = drawn[0].texts
+    arrow, ratio, *names = drawn[0].texts
+    assert {name.get_text() for name in names} == {"default", "paper: cold", "PCA, same latent"}
     assert (arrow.xy, ratio.get_text()) == ((20, 1.5), "x 10.0")
     assert drawn[0].get_ylabel() == "feasible cost per pixel" and "PCA, same latent" in [
         line.get_label() for line in drawn[0].lines
