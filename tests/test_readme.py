@@ -10,8 +10,8 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-def example() -> str:
-    return re.search(r"```python\n(.*?)```", README, re.S).group(1)
+def example(number: int = 0) -> str:
+    return re.findall(r"```python\n(.*?)```", README, re.S)[number]
 
 
 def optimum(W, U, y):
@@ -41,13 +41,21 @@ def test_the_library_example_gives_the_gradient_of_the_optimum():
         assert (weight.grad - expected).norm() < 1e-3 * expected.norm()
 
 
-@pytest.mark.parametrize("path", sorted(set(re.findall(r"`((?:conf|tasks)/[\w/.]+\.yaml)`", README))))
+def test_the_layer_example_is_solved_forwards_and_backwards():
+    torch.manual_seed(0)
+    scope: dict = {}
+    exec(example() + example(1), scope)
+    assert scope["report"].converged.all() and scope["deq"].adjoint.converged.all()
+    assert scope["linear"].weight.grad.norm() > 0
+
+
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"\b(?:conf|tasks)/[\w/.]+\.yaml", README))))
 def test_the_files_it_names_exist(path):
     assert (ROOT / path).is_file()
 
 
 def test_the_pictures_and_links_it_shows_exist():
-    for link in re.findall(r"\]\(([\w/.]+)\)", README):
+    for link in re.findall(r"\]\(([\w/.-]+)\)", README):
         assert (ROOT / link).is_file(), link
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from copy import copy
 from typing import Any, Literal
 
 import torch
-from jsonargparse.typing import PositiveFloat, PositiveInt
+from jsonargparse.typing import PositiveFloat
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.accelerators import CUDAAccelerator
 from pytorch_lightning.utilities import rank_zero_warn
@@ -19,7 +18,6 @@ from jiio_lightning.core.solvers.anderson import Anderson
 from jiio_lightning.core.solvers.base import FixedPoint
 from jiio_lightning.tasks.base import JIIOTask
 from jiio_lightning.tasks.interface import InjectedSolver
-from jiio_lightning.tasks.processes import processes
 from jiio_lightning.tasks.representation import Representation
 
 PRECISIONS = ("32", "32-true", "64", "64-true", "bf16", "bf16-mixed", "16", "16-mixed")
@@ -39,8 +37,6 @@ class AugmentedDEQSolver(InjectedSolver, Callback):
         trust_tol: a training sample whose z or mu has a larger residual gives no gradient of the outer loss in that step.
         learned_start: begin evaluation at the task's learned start (``jiio learn_start``), not where training begins. It needs
             shorter first steps, so it belongs to the solver (conf/solver/*_started.yaml).
-        grow_to: training solves take one step more for good after each batch with a sample that is not trusted, up to this many.
-            None: always ``train.max_steps``.
         compile: backend of ``torch.compile`` for the parts of the net (cell, head, injection). ``inductor`` compiles them,
             ``cudagraphs`` captures them on a GPU, ``aot_eager`` traces them and compiles nothing: a check. What a backend cannot
             compile stays eager, with a warning.
@@ -54,7 +50,6 @@ class AugmentedDEQSolver(InjectedSolver, Callback):
         feasible_tol: PositiveFloat = 1e-2,
         trust_tol: PositiveFloat = 0.1,
         learned_start: bool = False,
-        grow_to: PositiveInt | None = None,
         compile: Literal["inductor", "cudagraphs", "aot_eager"] | None = None,
     ) -> None:
         self.train = train
@@ -63,10 +58,7 @@ class AugmentedDEQSolver(InjectedSolver, Callback):
         self.feasible_tol = feasible_tol
         self.trust_tol = trust_tol
         self.learned_start = learned_start
-        self.grow_to = grow_to
         self.compile = compile
-        self._steps = 0  # of the next training solve, where it has grown
-        self._untrusted: Tensor | None = None  # samples of the last training batch, read when the next one begins
         self._warned = False
         self._warned_of_trust = False
 
@@ -88,8 +80,6 @@ class AugmentedDEQSolver(InjectedSolver, Callback):
                 "There is no inner solver: add `solver: ../conf/solver/joint.yaml` to the run file, or --solver PATH "
                 "(solver.train and solver.test are both needed)"
             )
-        if self.grow_to is not None and self.grow_to < self.train.max_steps:
-            raise ValueError(f"solver.grow_to={self.grow_to} is below solver.train.max_steps={self.train.max_steps}")
         if stage == "fit" and self.learned_start:
             raise ValueError(
                 "solver.learned_start is for trained weights: fit without it, then `jiio learn_start`, then evaluate with it"
@@ -109,24 +99,7 @@ class AugmentedDEQSolver(InjectedSolver, Callback):
     def budget(self, task: nn.Module) -> InnerSolver:
         solver = self.train if task.training else self.test
         assert solver is not None  # checked in setup
-        if task.training and self.grow_to is not None:
-            solver = copy(solver)
-            solver.max_steps = self._grown(solver.max_steps, self.grow_to)
         return solver
-
-    def _grown(self, least: int, most: int) -> int:
-        """Steps of the next training solve, by what the last one left."""
-        self._steps = max(self._steps, least)
-        if self._untrusted is not None and bool(self._untrusted):
-            self._steps = min(self._steps + 1, most)
-        self._untrusted = None
-        return self._steps
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"steps": self._steps, "untrusted": self._untrusted is not None and bool(self._untrusted)}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._steps, self._untrusted = state_dict["steps"], torch.tensor(state_dict["untrusted"])
 
     def resolve(self, problem: InnerProblem, x: Tensor, hidden: int) -> tuple[Tensor, Tensor]:
         with torch.no_grad():  # from z = 0: feasible metrics are functions of x, not of the solver's z
@@ -159,10 +132,6 @@ class AugmentedDEQSolver(InjectedSolver, Callback):
         Raises:
             SolveError: if a sample has no finite solution, as with a NaN in its data: it would make the weights NaN.
         """
-        if self.grow_to is not None:
-            self._untrusted = (~self.trusted(solution)).sum()
-            if processes() > 1:  # all of them take as many steps
-                torch.distributed.all_reduce(self._untrusted)
         if not self.may_wait:
             return
         if not bool(torch.isfinite(solution.cost).all()):

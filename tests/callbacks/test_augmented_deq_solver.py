@@ -21,8 +21,8 @@ def solution(residuals: list[list[float]], cost: list[float]) -> InnerSolution:
     return InnerSolution(Augmented.start(torch.zeros(len(rows), 2), 3), rows, torch.tensor(cost), 7, finite)
 
 
-def callback(**options) -> AugmentedDEQSolver:
-    return AugmentedDEQSolver(Joint(max_steps=3), Joint(max_steps=5), **options)
+def callback() -> AugmentedDEQSolver:
+    return AugmentedDEQSolver(Joint(max_steps=3), Joint(max_steps=5))
 
 
 def test_the_budget_follows_the_mode():
@@ -30,28 +30,6 @@ def test_the_budget_follows_the_mode():
     solver.setup(None, model, "fit")
     assert model.injected is solver
     assert solver.budget(model.train()).max_steps == 3 and solver.budget(model.eval()).max_steps == 5
-
-
-def test_the_training_budget_follows_the_samples_that_are_not_trusted():
-    model, solver = task(), callback(grow_to=5)
-    solver.setup(None, model, "fit")
-    good, bad = [0.01, 0.01, 1.0], [0.2, 0.01, 1.0]
-
-    def after(*rows: list[float]) -> int:
-        solver.check(solution(list(rows), [1.0] * len(rows)))
-        return solver.budget(model).max_steps
-
-    assert solver.budget(model.train()).max_steps == 3
-    assert [after(good, good), after(good, bad), after(good, good)] == [3, 4, 4]
-    solver.check(solution([bad], [1.0]))
-    resumed = callback(grow_to=5)
-    resumed.load_state_dict(solver.state_dict())
-    assert resumed.budget(model).max_steps == 5
-    assert [after(bad, bad), after(bad, bad), after(good, good)] == [5, 5, 5]
-    assert solver.budget(model.eval()).max_steps == 5  # of the test solver
-    assert solver.train.max_steps == 3
-    with pytest.raises(ValueError, match="grow_to=2"):
-        AugmentedDEQSolver(Joint(max_steps=3), Joint(), grow_to=2).setup(None, model, "fit")
 
 
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
