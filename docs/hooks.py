@@ -17,7 +17,7 @@ from mkdocs.structure.pages import Page
 from options import commands, room, run_files
 
 REPO = Path(__file__).parents[1]
-BROUGHT = ("results/**/*", "conf/**/*.yaml", "tasks/*.yaml", "data/README.md", "SECURITY.md", "CHANGELOG.md")
+BROUGHT = ("results/**/*", "conf/**/*.yaml", "tasks/*.yaml", "data/README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
 ROOMS = ("core", "models", "tasks", "callbacks", "data", "attacks", "starts", "metrics")
 MADE: dict[str, Callable[[], str]] = {"run_files": run_files, "commands": commands}
 MATHS = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.S)
