@@ -45,7 +45,7 @@ lint: $(STAMP)
 
 # The documentation, as pages in site/ that need no network.
 docs: $(STAMP)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 clean:
 	rm -rf $(VENV) runs build site *.egg-info
