@@ -3,6 +3,7 @@
 import contextlib
 import signal
 import sys
+from difflib import get_close_matches
 from importlib import import_module
 
 from jiio_lightning import __version__
@@ -166,7 +167,15 @@ def main(args: list[str] | None = None) -> int:
         print(first_options(command))
         return 0
     if not command.startswith("-") and command not in names:
-        print(f"error: there is no command {command!r}: {', '.join(names)}", file=sys.stderr)
+        near = get_close_matches(command, names, n=1)
+        print(
+            f"error: there is no command {command!r}: {f'did you mean {near[0]}?' if near else ', '.join(names)}", file=sys.stderr
+        )
+        return 2
+    if command in OPTIONS and not any(
+        word.startswith(("--config", "-c", "--model", "--print_config", "--help-all")) for word in given
+    ):
+        print(f"error: jiio {command} needs a run file: --config tasks/digits.yaml (`jiio runs` lists them)", file=sys.stderr)
         return 2
     from jiio_lightning.cli import main as lightning
 

@@ -62,10 +62,18 @@ def test_it_is_answered_without_torch(tmp_path, words):
     assert not {"torch", "pytorch_lightning", "torchvision", "matplotlib"} & set(done.stdout.splitlines()[-1].split())
 
 
-def test_an_unknown_command(jiio, capsys):
-    assert jiio("fitt") == 2
-    message = error(capsys)
-    assert "there is no command 'fitt'" in message and "fit" in message and "compare" in message
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("fitt",), "there is no command 'fitt': did you mean fit?"),
+        (("zzz",), "there is no command 'zzz': fit, validate, test"),
+        (("fit", "--trainer.max_steps", 3), "jiio fit needs a run file: --config tasks/digits.yaml"),
+    ],
+    ids=["near", "far", "bare"],
+)
+def test_a_command_that_cannot_be_run(jiio, capsys, words, said):
+    assert jiio(*words) == 2
+    assert said in error(capsys)
 
 
 @pytest.mark.parametrize(
