@@ -9,11 +9,11 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from experiments.job import Job
+from experiments.job import RECORD, Job
 
 JOB = "job.txt"
 """In the folder of a run: executor and number of a job that outlives the process that has submitted it."""
@@ -54,18 +54,28 @@ class Processes:
     poll = 0.05  # seconds between two looks at the jobs
 
     def submit(self, job: Job) -> Handle:
-        process = _server().Process(target=_interruptible, args=(job.execute,))
+        process = _server().Process(target=_interruptible, args=(partial(_alone, job),))
         process.start()
         return Handle(process)
 
 
 @contextmanager
-def claimed(folder: Path) -> Iterator[None]:
-    """Decide alone, among all that submit and the jobs themselves, on the run of a folder; free when its holder is dead."""
+def claimed(folder: Path, wait: bool = True) -> Iterator[None]:
+    """Decide alone, among all that submit and the jobs themselves, on the run of a folder; free when its holder is dead.
+
+    Raises BlockingIOError if somebody has claimed it and this one does not wait.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_name(f".{folder.name}.lock").open("w") as file:  # beside it: the folder of a run is cleared
-        fcntl.lockf(file, fcntl.LOCK_EX)
+        fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield
+
+
+def _alone(job: Job) -> None:
+    """Its run, claimed to the end; nothing if a job of another runner has done it since this one was submitted."""
+    with claimed(job.folder):
+        if not (job.folder / RECORD).is_file():
+            job.execute()
 
 
 def absolute_data() -> None:

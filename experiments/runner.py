@@ -61,6 +61,8 @@ class Runner:
                 for run in [*self._start(ready, active), *self._collect(active)]:
                     order.done(run)
                     bar.update()
+                if ready and not active:
+                    time.sleep(1)  # all that is left to start is others' for now
                 bar.set_postfix_str("; ".join(f"{run.name} {_last_line(self.folder(run) / LOG)}" for run in active))
 
     def _start(self, ready: list[Run], active: dict[Run, Handle | Submitted]) -> list[Run]:
@@ -72,9 +74,12 @@ class Runner:
                 continue
             ready.remove(run)
             try:
-                with claimed(self.folder(run)):
+                with claimed(self.folder(run), wait=self.executor.outlives):
                     if self.record(run) is None:  # another process may have been faster
                         active[run] = self.submitted(run) or self.executor.submit(self._job(run))
+            except BlockingIOError:  # a job of another runner on this machine does it
+                ready.append(run)
+                continue
             except RuntimeError as why:
                 self.failures[run.name] = str(why)
             if run not in active:

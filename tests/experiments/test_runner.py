@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -128,6 +129,26 @@ def test_a_timed_run_is_alone_and_others_pass_it(runner):
     assert runner.executor.together == [("first",), ("first", "last"), ("timed",), ("late",)]
     assert "it was killed" in runner.failures["timed"] and runner.failures["needing"] == "first is not finished"
     assert set(runner.failures) == {"first", "timed", "last", "late", "needing"}
+
+
+HOLDER = "import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.lockf(file, fcntl.LOCK_EX); print('held', flush=True); input()"
+
+
+def test_a_run_that_another_runner_does_is_left_to_it(runner):
+    """It starts when the other's job has ended without a record; what can run meanwhile does."""
+    runner.executor = Held()
+    first, last = Run("first", "fit", "tasks/a.yaml"), Run("last", "fit", "tasks/a.yaml")
+    lock = runner.folder(first).with_name(".first.lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with subprocess.Popen([sys.executable, "-c", HOLDER, lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"held\n"
+        runner.deadline = time.monotonic() + 1
+        runner.execute([first, last])
+        assert runner.executor.together == [("last",)]
+        other.communicate(b"\n")
+    runner.deadline = math.inf
+    runner.execute([first])
+    assert runner.executor.together == [("last",), ("first",)]
 
 
 def test_what_runs_at_the_deadline_is_ended(runner):
