@@ -174,7 +174,10 @@ class Report:
 
     def _over(self) -> str:
         """What an interval is over, where that is several runs."""
-        runs = {r.cell.row: len(r.records) for r in self.results if r.interval is not None}
+        runs: dict[str, int] = {}
+        for result in self.results:  # a row may have columns of one run beside those of several
+            if result.interval is not None:
+                runs[result.cell.row] = max(runs.get(result.cell.row, 1), len(result.records))
         counts = {count: [row for row in runs if runs[row] == count] for count in sorted({*runs.values()} - {1})}
         several = [
             f"{count} runs ({'all rows' if len(rows) == len(runs) else '; '.join(rows)})" for count, rows in counts.items()
