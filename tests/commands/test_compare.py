@@ -145,7 +145,7 @@ def test_later_words_change_a_contender(jiio, capsys):
 
 
 def test_the_help_shows_every_option(jiio, capsys):
-    assert jiio("compare", "--help") == 0
+    assert jiio("compare", "--help-all") == 0
     shown = " ".join(capsys.readouterr().out.split())
     for text in (
         "Compare the run file's solver with others",

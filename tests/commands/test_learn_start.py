@@ -200,7 +200,7 @@ def test_few_steps_from_it_do_better(here):
     """Than from x = 0, by the same solver."""
     errors = []
     for name, learned in (("last", False), ("last_started", True)):
-        words = ("--solver.learned_start", learned, "--solver.test.max_steps", 3)
+        words = ("--solver.learned_start", learned, "--solver.test.max_steps", 2)
         assert call("test", *CONFIG, *checkpoint(name), *words) == 0
         errors.append(float(metrics(Path("runs/tiny"))[-1]["test/error"]))
     assert errors[1] < 0.9 * errors[0], errors
