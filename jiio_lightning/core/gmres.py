@@ -47,7 +47,8 @@ def gmres(
         >>> gmres(lambda u: u @ matrix.T, rhs).value.tolist()
         [[1.0, 2.0]]
     """
-    with torch.autocast(rhs.device.type, enabled=False):  # an orthogonal basis in bfloat16 is none
+    # An orthogonal basis in bfloat16 is none, and one with a graph cannot be written into.
+    with torch.no_grad(), torch.autocast(rhs.device.type, enabled=False):
         value, products = torch.zeros_like(rhs), 0
         scale = torch.linalg.vector_norm(rhs, dim=1).clamp_min(torch.finfo(rhs.dtype).tiny)
         residual = rhs
