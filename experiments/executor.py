@@ -59,15 +59,22 @@ class Processes:
         return Handle(process)
 
 
+class Claimed(Exception):
+    """Somebody else decides on a run, or does it."""
+
+
 @contextmanager
 def claimed(folder: Path, wait: bool = True) -> Iterator[None]:
     """Decide alone, among all that submit and the jobs themselves, on the run of a folder; free when its holder is dead.
 
-    Raises BlockingIOError if somebody has claimed it and this one does not wait.
+    Raises Claimed if somebody has claimed it and this one does not wait.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_name(f".{folder.name}.lock").open("w") as file:  # beside it: the folder of a run is cleared
-        fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except (BlockingIOError, PermissionError) as taken:  # which of them is the system's choice
+            raise Claimed(folder.name) from taken
         yield
 
 

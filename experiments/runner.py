@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from experiments.executor import JOB, Handle, Processes, claimed
+from experiments.executor import JOB, Claimed, Handle, Processes, claimed
 from experiments.job import CHECKPOINT, LOG, RECORD, Job
 from experiments.plan import Budget, Choice, Run, needs, trials
 from experiments.record import Record, is_fragment, key
@@ -77,7 +77,7 @@ class Runner:
                 with claimed(self.folder(run), wait=self.executor.outlives):
                     if self.record(run) is None:  # another process may have been faster
                         active[run] = self.submitted(run) or self.executor.submit(self._job(run))
-            except BlockingIOError:  # a job of another runner on this machine does it
+            except Claimed:  # a job of another runner on this machine does it
                 ready.append(run)
                 continue
             except RuntimeError as why:

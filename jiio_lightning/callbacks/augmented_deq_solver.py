@@ -38,8 +38,8 @@ class AugmentedDEQSolver(InjectedSolver, Callback):
         learned_start: begin evaluation at the task's learned start (``jiio learn_start``), not where training begins. It needs
             shorter first steps, so it belongs to the solver (conf/solver/*_started.yaml).
         compile: backend of ``torch.compile`` for the parts of the net (cell, head, injection). ``inductor`` compiles them,
-            ``cudagraphs`` captures them on a GPU, ``aot_eager`` traces them and compiles nothing: a check. What a backend cannot
-            compile stays eager, with a warning.
+            ``cudagraphs`` captures them on a GPU, which was never tried; ``aot_eager`` traces them and compiles nothing: a check.
+            What a backend cannot compile stays eager, with a warning.
     """
 
     def __init__(

@@ -13,10 +13,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from experiments.job import CHECKPOINT, Job, json_metrics, learning_curve
+from experiments.executor import _alone
+from experiments.job import CHECKPOINT, RECORD, Job, json_metrics, learning_curve
 from experiments.plan import Budget, Cell, Choice, File, Run, Table
 from experiments.record import Record
 from experiments.runner import Missing, Runner
+from jiio_lightning.files import write_text
 
 ROOT = Path(__file__).parents[2]
 FITS = tuple(Run(f"fit{rate}", "fit", "tasks/a.yaml", ("--model.width", rate)) for rate in "123")
@@ -149,6 +151,27 @@ def test_a_run_that_another_runner_does_is_left_to_it(runner):
     runner.deadline = math.inf
     runner.execute([first])
     assert runner.executor.together == [("last",), ("first",)]
+
+
+TRY = "import fcntl, sys; fcntl.lockf(open(sys.argv[1], 'w'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+
+
+def test_a_job_holds_its_claim_to_its_end_and_does_nothing_that_is_done(tmp_path):
+    free: list[bool] = []
+
+    def execute() -> None:
+        free.append(
+            subprocess.run([sys.executable, "-c", TRY, tmp_path / ".run.lock"], stderr=subprocess.DEVNULL).returncode == 0
+        )
+
+    job = SimpleNamespace(folder=tmp_path / "run", execute=execute)
+    _alone(job)
+    assert free == [False]
+    execute()
+    assert free == [False, True]
+    write_text(job.folder / RECORD, "{}")
+    _alone(job)
+    assert free == [False, True]
 
 
 def test_what_runs_at_the_deadline_is_ended(runner):
