@@ -18,6 +18,7 @@ from jiio_lightning.core.solvers.base import FixedPoint
 from jiio_lightning.core.weights import cached_weights
 from jiio_lightning.models.interface import Generator
 from jiio_lightning.randomness import SampleStream, sample_generators
+from jiio_lightning.tasks.base import in_full_precision
 from jiio_lightning.tasks.generation import check_images, reconstruction_metrics
 from jiio_lightning.tasks.interface import LatentModel, Regularised
 from jiio_lightning.tasks.inverse import measure, recovery_metrics
@@ -143,6 +144,7 @@ class Autoencoding(Baseline, Regularised, LatentModel):
             return {"original": batch.image, "reconstruction": self.reconstruct(batch)}
         return {"corrupted": self._seen(batch), "recovered": self.reconstruct(batch), "original": batch.image}
 
+    @in_full_precision
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """``latent``, ``image``, ``error`` and ``index`` of each sample."""
         metrics, latent, image = self.evaluate(batch)

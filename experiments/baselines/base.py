@@ -9,7 +9,7 @@ from typing import Any
 from pytorch_lightning import LightningModule
 from torch import Tensor
 
-from jiio_lightning.tasks.base import LEARNED, check_weights
+from jiio_lightning.tasks.base import LEARNED, check_weights, in_full_precision
 from jiio_lightning.tasks.optimiser import adam
 from jiio_lightning.tasks.processes import processes
 
@@ -52,6 +52,7 @@ class Baseline(LightningModule, ABC):
             count = len(batch.index) * processes()  # as in JIIOTask
             self.log(f"{stage}/{name}", value.mean(), prog_bar=shown, batch_size=count, sync_dist=sync)
 
+    @in_full_precision
     def _evaluated(self, stage: str, batch: Any) -> dict[str, Tensor]:
         metrics = self.metrics(batch)
         self.log_means(stage, metrics, batch)

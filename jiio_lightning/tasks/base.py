@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 from pytorch_lightning import LightningModule
@@ -27,6 +28,21 @@ LEARNED = "learned_start."
 
 ENCODER = "encoder."
 """Prefix of an autoencoder's encoder in its checkpoint: a task without one ignores them."""
+
+Module = TypeVar("Module", bound=LightningModule)
+Inputs = ParamSpec("Inputs")
+Result = TypeVar("Result")
+
+
+def in_full_precision(method: Callable[Concatenate[Module, Inputs], Result]) -> Callable[Concatenate[Module, Inputs], Result]:
+    """A method of a module without Lightning's autocast: mixed precision is for training, and what judges is not rounded."""
+
+    @wraps(method)
+    def exact(module: Module, *args: Inputs.args, **kwargs: Inputs.kwargs) -> Result:
+        with torch.autocast(module.device.type, enabled=False):
+            return method(module, *args, **kwargs)
+
+    return exact
 
 
 class JIIOTask(Regularised, ABC):
@@ -205,6 +221,7 @@ class JIIOTask(Regularised, ABC):
         """Whether the host may wait for the device in this step."""
         return self.solver is None or self.solver.may_wait
 
+    @in_full_precision
     def _evaluation_step(self, stage: str, batch: Any) -> dict[str, Tensor]:
         problem, solution, z, residual = self.feasible(batch)
         metrics = self.evaluate(batch, problem, z, solution.v.x) | {"resolve_residual": residual}

@@ -15,6 +15,7 @@ from jiio_lightning.core.state import Augmented
 from jiio_lightning.metrics.psnr import psnr
 from jiio_lightning.models.interface import Generator
 from jiio_lightning.randomness import SampleStream, sample_generators
+from jiio_lightning.tasks.base import in_full_precision
 from jiio_lightning.tasks.generation import check_images, reconstruction_metrics
 from jiio_lightning.tasks.latent_optimisation import LatentOptimisation
 
@@ -132,6 +133,7 @@ class Inverse(LatentOptimisation):
         shown = self.measurement(batch).shown
         return {"corrupted": shown, "recovered": self.reconstruct(batch), "original": batch.image}
 
+    @in_full_precision
     def predict_step(self, batch, batch_idx: int) -> dict[str, Tensor]:  # noqa: ANN001
         """As in Generation, and ``shown``, the measurement as an image."""
         return super().predict_step(batch, batch_idx) | {"shown": self.measurement(batch).shown}

@@ -11,7 +11,7 @@ from jiio_lightning.core.problem import InnerProblem
 from jiio_lightning.core.state import Augmented
 from jiio_lightning.models.interface import Generator
 from jiio_lightning.starts import LinearDecoder
-from jiio_lightning.tasks.base import JIIOTask
+from jiio_lightning.tasks.base import JIIOTask, in_full_precision
 from jiio_lightning.tasks.interface import LatentModel
 
 
@@ -68,6 +68,7 @@ class LatentOptimisation(JIIOTask, LatentModel):
         z, _ = self.resolve(problem, x, self.net.hidden)
         return self.net.h(z)
 
+    @in_full_precision
     def predict_step(self, batch, batch_idx: int) -> dict[str, Tensor]:  # noqa: ANN001
         """``latent``, ``image``, ``error`` and ``index`` of each sample."""
         problem, solution, z, _ = self.feasible(batch)

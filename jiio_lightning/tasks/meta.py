@@ -19,7 +19,7 @@ from jiio_lightning.core.state import Augmented
 from jiio_lightning.models.interface import ConditionalClassifier
 from jiio_lightning.starts import TaskVector
 from jiio_lightning.starts.task_vector import class_means
-from jiio_lightning.tasks.base import JIIOTask, trusted_rows
+from jiio_lightning.tasks.base import JIIOTask, in_full_precision, trusted_rows
 from jiio_lightning.tasks.episodes import check_episodes, episode_metrics
 
 UNSOLVED = 0.3
@@ -177,6 +177,7 @@ class MetaLearning(JIIOTask):
         return metrics | {f"support_{name}": value for name, value in support.items()}
 
     @torch.no_grad()
+    @in_full_precision
     def predict_step(self, batch, batch_idx: int) -> dict[str, Tensor]:  # noqa: ANN001
         """``logits`` ``(T, N Q, N)`` of the query images, ``support_accuracy``, the task vector ``x`` and ``index``."""
         _, solution, z, _ = self.feasible(batch)

@@ -18,7 +18,7 @@ from jiio_lightning.core.weights import cached_weights
 from jiio_lightning.metrics.occupancy import occupancy_metrics
 from jiio_lightning.metrics.psnr import SSIM_WINDOW, psnr, ssim
 from jiio_lightning.models.interface import CoordinateNet
-from jiio_lightning.tasks.base import check_weights
+from jiio_lightning.tasks.base import check_weights, in_full_precision
 from jiio_lightning.tasks.optimiser import adam
 from jiio_lightning.tasks.processes import weighted
 from jiio_lightning.tasks.warm_start import Cache, WarmStart
@@ -140,11 +140,13 @@ class Representation(LightningModule):
         """As validation_step."""
         return self._evaluated("test", batch)
 
+    @in_full_precision
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """``values`` ``(N, C)`` at the batch's coordinates ``c`` ``(N, d)``."""
         check_signal(batch, self.net, self.occupancy)
         return {"c": batch.c, "values": self.render(batch.c)}
 
+    @in_full_precision
     def _evaluated(self, stage: str, batch: Any) -> dict[str, Tensor]:
         check_signal(batch, self.net, self.occupancy)
         values, residual = self._rendered(batch.c)

@@ -7,7 +7,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import metrics
+from jiio_lightning.cli import run
+from tests.conftest import REPO, metrics
+
+FEW = ("--solver.test.max_steps", "4", "--data.test_limit", "4", "--data.eval_batch_size", "4")
+TESTED = {
+    "generation": ("tasks/digits.yaml", *FEW),
+    "inpainting": ("tasks/digits_inpainting.yaml", *FEW),
+    "adversarial": ("tasks/digits_adversarial.yaml", *FEW, "--model.attacks", "[pgd, jiio]"),
+    "meta": ("tasks/digits_meta.yaml", "--solver.test.max_steps", "4", "--data.test_episodes", "2"),
+    "representation": ("tasks/image.yaml", "--data.size", "16", "--model.net.init_args.width", "8"),
+}
 
 
 def test_training_in_mixed_precision_is_near_that_in_float32(jiio) -> None:
@@ -19,6 +29,15 @@ def test_training_in_mixed_precision_is_near_that_in_float32(jiio) -> None:
     assert mixed == pytest.approx(full, rel=0.05) and mixed != full
     saved = torch.load("runs/bf16-mixed/checkpoints/last.ckpt", weights_only=True)["state_dict"]
     assert {tensor.dtype for tensor in saved.values() if tensor.is_floating_point()} == {torch.float32}
+
+
+@pytest.mark.parametrize("name", TESTED)
+def test_what_judges_is_in_float32_whatever_the_precision(jiio, name: str) -> None:
+    config, *few = TESTED[name]
+    fixed = ["test", "--config", str(REPO / config), "--ckpt_path", "none", "--seed_everything", "0", *few]
+    judged = [run([*fixed, "--trainer.precision", precision]) for precision in ("32-true", "bf16-mixed")]
+    full, mixed = ({name: float(value) for name, value in cli.trainer.callback_metrics.items()} for cli in judged)
+    assert len(full) > 2 and mixed == pytest.approx(full, nan_ok=True)
 
 
 @pytest.mark.parametrize("precision", ["16-mixed", "bf16-true", "16-true", "transformer-engine"])

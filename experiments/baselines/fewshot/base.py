@@ -13,6 +13,7 @@ from torch.func import functional_call, vmap
 
 from experiments.baselines.base import Baseline
 from experiments.baselines.fewshot.convnet import Conv4
+from jiio_lightning.tasks.base import in_full_precision
 from jiio_lightning.tasks.episodes import check_episodes, episode_metrics
 
 
@@ -41,6 +42,7 @@ class FewShot(Baseline):
         """``accuracy`` and ``loss`` of each task's query images."""
         return episode_metrics(self._judged(batch), batch.query_label)
 
+    @in_full_precision
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """``logits`` ``(T, N Q, N)`` of the query images and ``index``."""
         return {"logits": self._judged(batch), "index": batch.index}
