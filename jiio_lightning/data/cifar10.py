@@ -28,10 +28,12 @@ class CIFAR10(ImageDataModule):
     """CIFAR-10: 45,000 to train, 5,000 to validate (held out of the training images at random), 10,000 to test.
 
     The 50,000 training images, in the order of the files, are put into a random order, always the same; the last 5,000 are for
-    validation. Its two forms have different orders, and so different images there.
+    validation. Its two forms have different orders, and so different images there. Test images of a folder are put into such an
+    order too: ``test_limit`` takes the first ones.
     """
 
     num_classes: ClassVar[int] = 10
+    version = 2
     title, shape = "cifar10", (3, 32, 32)
     limits = Limits(gigabytes=0.5, megapixels=1)
     where = WHERE[title]
@@ -86,7 +88,8 @@ class CIFAR10(ImageDataModule):
                 " say --strict false to prepare what is there."
             )
         originals.leave_out(set(originals.images) - {*train, *test}, "images neither in train nor in test")
-        train = [train[i] for i in fixed_permutation(len(train))]
+        # folders come class by class: the first thousand test images would be airplanes
+        train, test = ([part[i] for i in fixed_permutation(len(part))] for part in (train, test))
         used = len(train) - len(train) // 10
         splits = {"train": train[:used], "val": train[used:], "test": test}
         return picture_contents(originals, "images", splits, Frame(32), CLASSES)

@@ -29,7 +29,8 @@ class ImageFolder(ImageDataModule):
         crop: side of the square that is cut from the middle; by default the largest one.
         train: number of training images; by default nine in ten.
         val: number of images for validation, which follow them; by default one in twenty. The rest is for testing.
-        shuffle: put the images into a random order, always the same, before they are split; False: order of names.
+        shuffle: put the images into a random order, always the same, before they are split (by folder: within each split);
+            False: order of names.
         by_folder: take the split from folders called train, val and test instead; the folders in these are the classes.
     """
 
@@ -41,6 +42,7 @@ class ImageFolder(ImageDataModule):
     shuffle: bool = True
     by_folder: bool = False
 
+    version = 2
     title = "images"
     options = ("name", "size", "crop", "train", "val", "shuffle", "by_folder")
     where = WHERE[title]
@@ -77,16 +79,19 @@ class ImageFolder(ImageDataModule):
         splits = {split: [name for name in names if _split(name) == split] for split in SPLITS}
         if not splits["train"] or sum(map(len, splits.values())) != len(names):
             raise DataError("by_folder: every image is to lie below a folder called train, val or test.")
-        return splits
+        return {split: self._ordered(part) for split, part in splits.items()}
 
     def _by_count(self, names: list[str]) -> dict[str, list[str]]:
         train = len(names) * 9 // 10 if self.train is None else self.train
         val = len(names) // 20 if self.val is None else self.val
         if min(train, val) < 0 or train + val > len(names):
             raise DataError(f"there are {len(names)} images, fewer than {train} to train and {val} to validate.")
-        if self.shuffle:
-            names = [names[i] for i in fixed_permutation(len(names))]
+        names = self._ordered(names)
         return {"train": names[:train], "val": names[train : train + val], "test": names[train + val :]}
+
+    def _ordered(self, names: list[str]) -> list[str]:
+        # a limit takes the first images, which by name are of one class
+        return [names[i] for i in fixed_permutation(len(names))] if self.shuffle else names
 
 
 def _split(name: str) -> str:

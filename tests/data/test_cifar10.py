@@ -34,8 +34,9 @@ def test_image_folders(mini, tmp_path, form):
     files = mini.cifar_pictures(train=3, test=1)
     prepared = prepare(CIFAR10(), mini.write(tmp_path / "source" / form, files), tmp_path, strict=False)
     assert prepared.manifest.splits == {"train": 27, "val": 3, "test": 10}
-    train = sorted(name for name in files if name.startswith("train"))
-    order = [train[i] for i in fixed_permutation(30)] + sorted(name for name in files if name.startswith("test"))
+    train, test = (sorted(name for name in files if name.startswith(split)) for split in ("train", "test"))
+    order = [train[i] for i in fixed_permutation(30)] + [test[i] for i in fixed_permutation(10)]
+    assert [name.split("/")[1] for name in order[30:33]] != ["airplane", "automobile", "bird"]
     images, labels = stored(tmp_path)
     assert [mini.CLASSES[label] for label in labels] == [name.split("/")[1] for name in order]
     assert all((image.numpy() == mini.pixels(files[name])).all() for image, name in zip(images, order, strict=True))
