@@ -51,17 +51,19 @@ class SignalPictures(Callback):
         made = made.sigmoid() if task.occupancy else made.clamp(-1, 1)
         path = Path(trainer.default_root_dir) / "images" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        comparison(*(part.reshape(*view.shape, -1) for part in (view.values, made))).savefig(path, dpi=100)
+        parts = (part.reshape(*view.shape, -1) for part in (view.values, made))
+        comparison(*parts, occupancy=task.occupancy).savefig(path, dpi=100)
         log_picture(trainer, f"images/{stage}", read_image(str(path), ImageReadMode.RGB) / 255, path)
 
 
-def comparison(target: Tensor, made: Tensor) -> Figure:
+def comparison(target: Tensor, made: Tensor, occupancy: bool = False) -> Figure:
     """Two signals ``(N, C)`` or ``(H, W, C)``, what is between them, and the power of both at each frequency."""
     figure = Figure(figsize=(9, 7), layout="constrained")
     axes = figure.subplots(2, 2).flat
     gap = (made - target).abs()
+    low = 0 if occupancy else -1
     for place, title, part in zip(axes, ("target", "reconstruction", "absolute error"), (target, made, gap), strict=False):
-        _draw(place, part, error=part is gap)
+        _draw(place, part, (0, max(gap.max().item(), 1e-6)) if part is gap else (low, 1))
         place.set_title(title)
     for name, part in (("target", target), ("reconstruction", made)):
         axes[3].loglog(*spectrum(part), label=name, linewidth=1)
@@ -88,13 +90,14 @@ def spectrum(signal: Tensor) -> tuple[np.ndarray, np.ndarray]:
     return np.arange(1, last + 1), mean[1 : last + 1]
 
 
-def _draw(place: Axes, part: Tensor, error: bool) -> None:
+def _draw(place: Axes, part: Tensor, ends: tuple[float, float]) -> None:
+    """A curve or an image, whose colours lie between two ends."""
     values = part.numpy()
     if values.ndim == 2:
         place.plot(np.linspace(-1, 1, len(values)), values, linewidth=0.5)
         return
     place.axis("off")
-    if error or values.shape[-1] != 3:
-        place.imshow(values.mean(-1), cmap="gray", **({"vmin": 0, "vmax": max(values.max(), 1e-6)} if error else {}))
-    else:
+    if values.shape[-1] == 3 and ends == (-1, 1):
         place.imshow((values + 1) / 2)
+    else:
+        place.imshow(values.mean(-1), cmap="gray", vmin=ends[0], vmax=ends[1])

@@ -25,6 +25,8 @@ class SIREN(CoordinateNet):
         torch.Size([5, 3])
     """
 
+    implicit = False
+
     def __init__(self, dims: int = 2, channels: int = 3, width: int = 256, layers: int = 4, omega: float = 30.0) -> None:
         super().__init__()
         self.dims, self.channels, self.omega = dims, channels, omega
@@ -35,8 +37,9 @@ class SIREN(CoordinateNet):
             nn.init.uniform_(linear.weight, -bound, bound)
 
     def values(self, c: Tensor, solve: Solve) -> Tensor:
-        for linear in self.hidden:
-            c = torch.sin(self.omega * linear(c))
+        with torch.autocast(c.device.type, enabled=False):  # phases: see FilterNet
+            for linear in self.hidden:
+                c = torch.sin(self.omega * linear(c))
         return self.head(c)
 
 
@@ -58,6 +61,7 @@ class FourierFeatures(CoordinateNet):
         torch.Size([5, 3])
     """
 
+    implicit = False
     basis: Tensor  # B (frequencies, d)
 
     def __init__(
@@ -80,5 +84,6 @@ class FourierFeatures(CoordinateNet):
                 nn.init.xavier_normal_(part.weight)
 
     def values(self, c: Tensor, solve: Solve) -> Tensor:
-        angle = math.pi * c @ self.basis.mT
+        with torch.autocast(c.device.type, enabled=False):  # phases: see FilterNet
+            angle = math.pi * c @ self.basis.mT
         return torch.tanh(self.network(torch.cat([angle.sin(), angle.cos()], dim=-1)) / 2)

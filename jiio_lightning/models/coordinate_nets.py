@@ -26,7 +26,8 @@ class FilterNet(CoordinateNet):
     .. math:: f(z, g) = \phi_L(\dots \phi_1(z + g_0, g_1) \dots, g_L), \qquad y = C z + d
 
     An *implicit* net takes its z at the equilibrium z = f(z, g), an explicit one at f(0, g). Filters depend on the coordinate
-    alone: they are computed once a solve, and are what the cell calls x.
+    alone: one signal computes them once a solve, and they are what the cell calls x. In mixed precision they stay in float32: a
+    phase of hundreds has no digits left in bfloat16.
 
     Args:
         dims: width d of a coordinate.
@@ -65,7 +66,8 @@ class FilterNet(CoordinateNet):
 
     def inject(self, c: Tensor) -> Tensor:
         """All filters ``(N, (L + 1) D)`` of coordinates ``(N, d)``."""
-        return torch.cat([filter(c) for filter in self.filters], dim=-1)
+        with torch.autocast(c.device.type, enabled=False):
+            return torch.cat([filter(c) for filter in self.filters], dim=-1)
 
     def f(self, z: Tensor, x: Tensor, shift: Tensor | None = None) -> Tensor:
         """The cell: z ``(..., D)`` and filters ``(..., (L + 1) D)`` to ``(..., D)``; shift is added to the first ``W z + b``."""

@@ -68,6 +68,7 @@ class CoordinateNet(nn.Module, ABC):
 
     dims: int  # width d of a coordinate, each in [-1, 1]
     channels: int  # of a value
+    implicit = True  # whether ``values`` solves an equilibrium
 
     @abstractmethod
     def values(self, c: Tensor, solve: Solve) -> Tensor:

@@ -44,7 +44,8 @@ class SpectralBound(nn.Module):
         self.update(weight, SETTLE)
 
     def forward(self, weight: Tensor) -> Tensor:
-        sigma = torch.dot(self.u, weight @ self.v)
+        with torch.autocast(weight.device.type, enabled=False):  # a bound that is rounded is none
+            sigma = torch.dot(self.u, weight @ self.v)
         return weight * (self.bound / sigma.clamp_min(self.bound))
 
     def right_inverse(self, weight: Tensor) -> Tensor:
@@ -56,7 +57,10 @@ class SpectralBound(nn.Module):
         """Follow the leading singular vectors of the parameter by subspace iteration."""
         for _ in range(iterations):
             self.block.copy_(torch.linalg.qr(weight.mT @ (weight @ self.block))[0])
-        left, _, right = torch.linalg.svd(weight @ self.block, full_matrices=False)
+        try:
+            left, _, right = torch.linalg.svd(weight @ self.block, full_matrices=False)
+        except torch.linalg.LinAlgError:  # the weight is not finite: the next loss is not either, and says so
+            return
         self.u.copy_(left[:, 0])
         self.v.copy_(self.block @ right[0])
 

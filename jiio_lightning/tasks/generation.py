@@ -8,6 +8,7 @@ from torch import Tensor
 from jiio_lightning.core.outer import DualReuse, Loss, OuterGradient
 from jiio_lightning.core.problem import InnerProblem
 from jiio_lightning.metrics.psnr import SSIM_WINDOW, psnr, ssim
+from jiio_lightning.models.coordinate_generator import CoordinateGenerator
 from jiio_lightning.models.interface import Classifier, Generator
 from jiio_lightning.tasks.latent_optimisation import LatentOptimisation
 
@@ -25,6 +26,11 @@ class Generation(LatentOptimisation):
         loss_scale: factor on the inner loss, a sum over pixels. The paper's fixed steps are quoted for 1; the default step does
             not care.
         outer: outer gradient; the outer loss is the inner one, so that its dual is enough (Eq. 19).
+        zoom: pixels along each side of the images that ``jiio predict`` makes, for one of the data's. Only a CoordinateGenerator
+            reads latents on another grid.
+
+    Raises:
+        ValueError: for a zoom of another net.
     """
 
     def __init__(
@@ -34,8 +40,12 @@ class Generation(LatentOptimisation):
         one_cycle: bool = True,
         loss_scale: PositiveFloat = 1.0,
         outer: OuterGradient | None = None,
+        zoom: PositiveFloat = 1.0,
     ) -> None:
+        if zoom != 1 and not isinstance(net, CoordinateGenerator):
+            raise ValueError(f"{type(net).__name__} has images of one size: leave model.zoom at 1, or take a CoordinateGenerator")
         super().__init__(net, DualReuse() if outer is None else outer, learning_rate, one_cycle, loss_scale)
+        self.zoom = float(zoom)
 
     def problem(self, batch) -> InnerProblem:  # noqa: ANN001
         """The squared error to the batch's images, summed over pixels."""

@@ -9,6 +9,7 @@ from torch import Tensor
 from jiio_lightning.core.outer import OuterGradient
 from jiio_lightning.core.problem import InnerProblem
 from jiio_lightning.core.state import Augmented
+from jiio_lightning.models.coordinate_generator import CoordinateGenerator
 from jiio_lightning.models.interface import Generator
 from jiio_lightning.starts import LinearDecoder
 from jiio_lightning.tasks.base import JIIOTask, in_full_precision
@@ -17,6 +18,9 @@ from jiio_lightning.tasks.interface import LatentModel
 
 class LatentOptimisation(JIIOTask, LatentModel):
     """x is the latent of an image, found for each image by the inner solver; h(z) is the image."""
+
+    zoom: float = 1.0
+    """Pixels along each side of an image that is predicted, for one of the net's."""
 
     def __init__(
         self,
@@ -64,13 +68,24 @@ class LatentOptimisation(JIIOTask, LatentModel):
     @torch.no_grad()
     def decode(self, x: Tensor) -> Tensor:
         """Images ``(B, C, H, W)`` of latents ``(B, d)``: h at the equilibrium of f, solved to a tight tolerance."""
-        problem = InnerProblem(self.net.f, lambda z, x: z.new_zeros(len(z)))  # only its constraint matters
-        z, _ = self.resolve(problem, x, self.net.hidden)
-        return self.net.h(z)
+        return self._decoded(self.net, x)
+
+    def _decoded(self, net: Generator, x: Tensor) -> Tensor:
+        problem = InnerProblem(net.f, lambda z, x: z.new_zeros(len(z)))  # only its constraint matters
+        z, _ = self.resolve(problem, x, net.hidden)
+        return net.h(z)
 
     @in_full_precision
     def predict_step(self, batch, batch_idx: int) -> dict[str, Tensor]:  # noqa: ANN001
         """``latent``, ``image``, ``error`` and ``index`` of each sample."""
         problem, solution, z, _ = self.feasible(batch)
         error = self.evaluate(batch, problem, z, solution.v.x)["error"]
-        return {"latent": solution.v.x, "image": self.net.h(z), "error": error, "index": batch.index}
+        image = self.net.h(z) if self.zoom == 1 else self._decoded(self._zoomed, solution.v.x)
+        return {"latent": solution.v.x, "image": image, "error": error, "index": batch.index}
+
+    @property
+    def _zoomed(self) -> CoordinateGenerator:
+        """The net for images of ``zoom`` times the size."""
+        channels, *sides = self.net.image_shape
+        height, width = (max(1, round(self.zoom * n)) for n in sides)
+        return self.net.at((channels, height, width))  # type: ignore[attr-defined]

@@ -43,7 +43,7 @@ class Representation(LightningModule):
         learning_rate: of Adam (the paper's images and audio: 1e-3).
         one_cycle: warm up and anneal over the run; the paper's is constant.
         order: T of the truncated Neumann series for the adjoint (the paper: 1), or ``converged``.
-        warm_start: begin at the last step's z; null solves from 0 in every step (what the paper does for video and solids).
+        warm_start: begin at each coordinate's z of its last visit; null solves from 0 in every step (the paper's video, solids).
         forward: solver from z = 0, of the first step, of steps without a warm start and of evaluation; plain iteration to a
             residual of 1e-3, 100 evaluations at most, unless given (released code).
         occupancy: values are 0 outside and 1 inside of a solid: cross-entropy in the place of the squared error.
@@ -64,7 +64,7 @@ class Representation(LightningModule):
         self.learning_rate = learning_rate
         self.one_cycle = one_cycle
         self.adjoint = FixedPoint(Picard(), 100, tol=1e-4) if order == "converged" else Neumann(order)
-        self.cache = None if warm_start is None else Cache(warm_start)
+        self.cache = Cache(warm_start) if warm_start is not None and net.implicit else None
         self.cold = FixedPoint(Picard(), 100, tol=1e-3) if forward is None else forward
         self.occupancy = occupancy
 
@@ -83,6 +83,7 @@ class Representation(LightningModule):
         loss = self.loss(values, batch.values)
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch.c))
         if not self.occupancy:
+            # of the loss as it is: what judges clamps the values
             self.log("train/psnr", -10 * torch.log10(loss.detach() / 4), prog_bar=True, batch_size=len(batch.c))
         return weighted(loss, len(batch.c))
 
@@ -94,13 +95,14 @@ class Representation(LightningModule):
         """The equilibrium at a training batch's coordinates with its graph ``(N, D)``."""
         if self.cache is not None and not batch.total:
             raise ValueError("these data have new points in each step, which have no last z: set model.warm_start to null")
-        known = None if self.cache is None else self.cache.start(batch.index, batch.total, hidden)
+        z0, evaluations = x.new_zeros(len(x), hidden), None
+        if self.cache is not None:
+            z0, evaluations = self.cache.start(batch.index, batch.total, hidden)
         with torch.no_grad():
-            if known is None:
-                solution = self.cold(lambda z: f(z, x), x.new_zeros(len(x), hidden))
+            if evaluations is None:
+                solution = self.cold(lambda z: f(z, x), z0)
                 z0, evaluations = solution.value, solution.num_steps
             else:
-                z0, evaluations = known
                 for _ in range(evaluations):  # no solver: it would measure where it ends, which the last evaluation below does
                     z0 = f(z0, x)
         # The filters stay in the closure: as an argument they would be copied for the linearisation.
@@ -189,7 +191,11 @@ class Representation(LightningModule):
         return super().load_state_dict(state_dict, strict, assign)
 
     def configure_optimizers(self) -> Any:
-        return adam(self, self.learning_rate, self.one_cycle)
+        configured = adam(self, self.learning_rate, self.one_cycle)
+        if self.cache is not None:
+            optimizer = configured["optimizer"] if isinstance(configured, dict) else configured
+            optimizer.register_step_post_hook(lambda *_: self.cache.commit())
+        return configured
 
 
 def check_signal(batch: Any, net: CoordinateNet, occupancy: bool) -> None:

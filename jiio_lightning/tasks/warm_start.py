@@ -12,11 +12,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class WarmStart:
-    """Begin each training solve at the same coordinate's z of the step before.
+    """Begin each training solve at the z that its coordinates had at their last visit.
 
-    A step then takes one evaluation of f, the one that has the gradient. Its residual ||f(z) - z|| / ||f(z)||, over the whole
-    batch, costs a difference and two norms of z, and one number that is read from the device; while it is above ``tol`` each
-    step takes one more evaluation than the last, and one less again where it is below half of that.
+    A step then takes one evaluation of f, the one that has the gradient. A step with coordinates that are new, of which there are
+    many where it draws few of many points, solves in full, from 0 at those.
+
+    The residual ||f(z) - z|| / ||f(z)||, over the whole batch, costs a difference and two norms of z, and one number that is read
+    from the device; while it is above ``tol`` each step takes one more evaluation than the last, and one less again where it is
+    below half of that.
 
     Args:
         tol: residual that the budget follows; None takes one evaluation whatever it is, as the released code does.
@@ -32,9 +35,10 @@ class Cache:
 
     Example:
         >>> cache, index = Cache(WarmStart(tol=0.1)), torch.arange(3)
-        >>> cache.start(index, total=3, hidden=2) is None  # not been there
+        >>> cache.start(index, total=3, hidden=2)[1] is None  # not been there
         True
         >>> cache.keep(index, torch.ones(3, 2), residual=torch.tensor(0.5))
+        >>> cache.commit()
         >>> z, evaluations = cache.start(index, total=3, hidden=2)
         >>> z.sum().item(), evaluations
         (6.0, 1)
@@ -47,27 +51,36 @@ class Cache:
         self.complete = False
         self.budget = 0
         self.residual: Tensor | None = None  # of the last step: read when the next one begins, by when the device has it
+        self._kept: list[tuple[Tensor, Tensor, Tensor]] = []  # since the optimiser's last step
 
-    def start(self, index: Tensor, total: int, hidden: int) -> tuple[Tensor, int] | None:
-        """z ``(N, D)`` at the coordinates ``index`` ``(N,)`` of ``total``, and the evaluations to take; None where one is new."""
+    def start(self, index: Tensor, total: int, hidden: int) -> tuple[Tensor, int | None]:
+        """z ``(N, D)`` at the coordinates ``index`` ``(N,)`` of ``total``, 0 where it is new, and the evaluations to take.
+
+        None instead of their number asks for a solve in full: there is a new one.
+        """
         if self.z.shape != (total, hidden):
             self._allocate(index, total, hidden)
         self.z, self.seen = self.z.to(index.device), self.seen.to(index.device)  # a checkpoint's are on the host
         self._follow()
         self.complete = self.complete or bool(self.seen.all())
-        if not self.complete and not bool(self.seen[index].all()):
-            return None
-        return self._rows(index), self.budget
+        new = not self.complete and not bool(self.seen[index].all())
+        return self.z if self._is_all(index) else self.z[index], None if new else self.budget
 
     def keep(self, index: Tensor, z: Tensor, residual: Tensor) -> None:
-        """Remember z ``(N, D)`` and the residual of the step, a scalar."""
-        if len(index) == len(self.z):  # all coordinates in their order: nothing to scatter
-            self.z, self.complete = z, True
-            self.seen.fill_(True)
-        else:
-            self.z[index] = z
-            self.seen[index] = True
-        self.residual = residual
+        """Remember z ``(N, D)`` and the residual of a batch, a scalar, once the optimiser's step is done."""
+        self._kept.append((index, z, residual))
+
+    def commit(self) -> None:
+        """The optimiser's step is done: weights and z of a checkpoint are always of the same step."""
+        for index, z, residual in self._kept:
+            if self._is_all(index):  # nothing to scatter
+                self.z, self.complete = z, True
+                self.seen.fill_(True)
+            else:
+                self.z[index] = z
+                self.seen[index] = True
+            self.residual = residual
+        self._kept.clear()
 
     def state_dict(self) -> dict[str, Any]:
         return {"z": self.z, "seen": self.seen, "budget": self.budget, "residual": self.residual}
@@ -75,8 +88,9 @@ class Cache:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.z, self.seen, self.budget, self.residual = (state[name] for name in ("z", "seen", "budget", "residual"))
 
-    def _rows(self, index: Tensor) -> Tensor:
-        return self.z if len(index) == len(self.z) else self.z[index]
+    def _is_all(self, index: Tensor) -> bool:
+        """Whether these are all coordinates in their order; as many draws may have repeats."""
+        return len(index) == len(self.z) and bool((index[1:] > index[:-1]).all())
 
     def _allocate(self, index: Tensor, total: int, hidden: int) -> None:
         self.z = torch.zeros(total, hidden, device=index.device)

@@ -7,6 +7,7 @@ import sys
 import wave
 import zipfile
 from contextlib import nullcontext
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -165,9 +166,60 @@ def test_a_solid_is_written_as_a_mesh(tmp_path):
 
     inside = data.shape_of.inside(grid((32,) * 3).double().numpy())
     mesh = trimesh.load(data.write(torch.from_numpy(2.0 * inside - 1).view(32, 32, 32, 1), tmp_path))
-    assert mesh.is_watertight and abs(mesh.volume) == pytest.approx(2 * np.pi**2 * 0.6 * 0.25**2, rel=0.15)
+    assert mesh.is_watertight and mesh.volume == pytest.approx(2 * np.pi**2 * 0.6 * 0.25**2, rel=0.15)
     with pytest.raises(DataError, match="empty everywhere"):
         data.write(-torch.ones(4, 4, 4, 1), tmp_path)
+
+
+def test_bodies_of_a_mesh_may_overlap_and_rays_may_meet_edges(tmp_path):
+    trimesh = pytest.importorskip("trimesh")
+    boxes = [trimesh.creation.box((2, 2, 2)), trimesh.creation.box((2, 2, 2)).apply_translation((1, 0, 0))]
+    trimesh.util.concatenate(boxes).export(tmp_path / "two.obj")
+    solid = MeshSolid(tmp_path / "two.obj")  # 3 x 2 x 2, scaled by 0.6
+    side = np.linspace(-0.85, 0.85, 35)
+    points = np.stack([part.ravel() for part in np.meshgrid(side, side, side)], axis=1)  # many above the boxes' diagonals
+    within = (np.abs(points) < [0.9, 0.6, 0.6]).all(1)
+    clear = np.abs(np.abs(points[:, 1:]) - 0.6).min(1) > 1e-6
+    assert (solid.inside(points) == within)[clear].all() and within.mean() > 0.3
+
+
+def test_a_mesh_without_an_area_is_refused(tmp_path):
+    pytest.importorskip("trimesh")
+    (tmp_path / "a.obj").write_text("v 0 0 0\nv 1 0 0\nv 2 0 0\nf 1 2 3\n")
+    with pytest.raises(DataError, match="holds no triangle"):
+        MeshSolid(tmp_path / "a.obj")
+
+
+@pytest.mark.parametrize("rate", [Fraction(24_000, 1_001), Fraction(60_000, 1_001)])
+def test_a_video_of_any_rate_is_written_slower_and_faster(tmp_path, rate):
+    pytest.importorskip("av")
+    for frames in (1, 4, 12, 20):
+        data = VideoSignal(path="film.mp4")
+        data.film, data.values = (rate, np.zeros(0)), torch.zeros(4, 2, 2, 3)
+        again = VideoSignal(path=str(data.write(torch.zeros(frames, 4, 4, 3), tmp_path)))
+        assert float(again.film[0]) == pytest.approx(float(rate) * frames / 4, rel=1e-3)
+
+
+@pytest.mark.parametrize("share", [0.0005, 0.9999])
+def test_a_share_that_leaves_nothing_is_refused(tmp_path, share):
+    picture(tmp_path / "a.png", (16, 16))
+    with pytest.raises(DataError, match="of 256 training points"):
+        ImageSignal(path=str(tmp_path / "a.png"), held_out=share).setup()
+
+
+@pytest.mark.parametrize("length", [5, 20, 30, 43, 400])
+def test_a_recording_that_is_cut_off_is_refused(tmp_path, length):
+    wavfile.write(tmp_path / "a.wav", 8000, np.zeros(4000, dtype=np.int16))
+    (tmp_path / "a.wav").write_bytes((tmp_path / "a.wav").read_bytes()[:length])
+    with pytest.raises(DataError, match="is not a WAV file that can be read|holds no samples"):
+        AudioSignal(path=str(tmp_path / "a.wav")).setup()
+
+
+@pytest.mark.parametrize("peak", [20_000.0, np.inf, np.nan])
+def test_a_recording_of_floats_on_another_scale_is_refused(tmp_path, peak):
+    wavfile.write(tmp_path / "a.wav", 8000, np.array([0.0, 0.5, peak], dtype=np.float32))
+    with pytest.raises(DataError, match=f"has samples of up to {peak:g}"):
+        AudioSignal(path=str(tmp_path / "a.wav")).setup()
 
 
 @pytest.mark.parametrize(
@@ -197,3 +249,15 @@ def test_an_empty_recording_is_refused(tmp_path):
         file.setparams((1, 2, 8000, 0, "NONE", ""))
     with pytest.raises(DataError, match="holds no samples"):
         AudioSignal(path=str(tmp_path / "a.wav")).values  # noqa: B018
+
+
+def test_a_large_picture_is_reduced_whatever_its_size(tmp_path):
+    Image.new("L", (11_000, 5_000)).save(tmp_path / "a.png")  # above what `jiio data prepare` takes
+    assert ImageSignal(path=str(tmp_path / "a.png"), size=16).grid_shape == (16, 35)
+
+
+def test_a_clip_by_its_name_needs_no_path(monkeypatch, tmp_path):
+    film(tmp_path / "a.mp4")
+    monkeypatch.setattr("jiio_lightning.data.signals.video._installed", lambda name: tmp_path / f"{name[0]}.mp4")
+    monkeypatch.setattr("jiio_lightning.data.signals.video.CLIPS", ("bikes", "a_clip"))
+    assert VideoSignal(clip="a_clip").grid_shape == (6, 32, 48)

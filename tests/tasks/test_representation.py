@@ -67,6 +67,7 @@ def system(net: IMFN, c: Tensor) -> tuple[Tensor, Tensor]:
 def gradient(task: Representation, batch: SignalBatch) -> Tensor:
     task.zero_grad()
     task.training_step(batch, 0).backward()
+    task.cache.commit()  # as after the optimiser's step
     return task.net.linears[0].bias.grad.clone()
 
 
@@ -108,19 +109,29 @@ def test_the_budget_follows_the_residual():
     cache, index, z = Cache(WarmStart(tol=0.1, max_steps=2)), torch.arange(3), torch.ones(3, 2)
     budgets = []
     for residual in (0.0, 0.5, 0.5, 0.5, 0.07, 0.01, 0.01):
-        start = cache.start(index, 3, 2)
-        budgets.append(None if start is None else start[1])
+        budgets.append(cache.start(index, 3, 2)[1])
         cache.keep(index, z, torch.tensor(residual))
+        cache.commit()
     assert budgets == [None, 0, 1, 2, 2, 2, 1]
 
 
 def test_sampled_points_are_solved_in_full_until_they_have_been_seen():
     cache = Cache(WarmStart())
-    assert cache.start(torch.tensor([0, 2]), 4, 1) is None
+    assert cache.start(torch.tensor([0, 2]), 4, 1)[1] is None
     cache.keep(torch.tensor([0, 2]), torch.tensor([[5.0], [7.0]]), torch.tensor(0.0))
-    assert cache.start(torch.tensor([0, 1]), 4, 1) is None
-    z, _ = cache.start(torch.tensor([2, 0]), 4, 1)
-    assert z.flatten().tolist() == [7.0, 5.0]
+    cache.commit()
+    z, evaluations = cache.start(torch.tensor([0, 1]), 4, 1)
+    assert z.flatten().tolist() == [5.0, 0.0] and evaluations is None, "what is known is where the solve begins"
+    z, evaluations = cache.start(torch.tensor([2, 0]), 4, 1)
+    assert z.flatten().tolist() == [7.0, 5.0] and evaluations == 0
+
+
+def test_as_many_draws_as_there_are_points_are_not_all_points_in_order():
+    cache, draws = Cache(WarmStart()), torch.tensor([2, 0, 2])
+    cache.start(draws, 3, 1)
+    cache.keep(draws, torch.tensor([[7.0], [5.0], [7.0]]), torch.tensor(0.0))
+    cache.commit()
+    assert cache.z.flatten().tolist() == [5.0, 0.0, 7.0] and cache.start(torch.tensor([0, 1, 2]), 3, 1)[1] is None
 
 
 def test_new_points_in_each_step_have_no_cache():
@@ -135,7 +146,7 @@ def test_an_explicit_net_needs_no_solve():
     task.log = task.log_dict = lambda *args, **kwargs: None
     batch = batch_of()
     task.training_step(batch, 0).backward()
-    assert task.cache.z.numel() == 0
+    assert task.cache is None
     assert task.render(batch.c).equal(task.net.values(batch.c, solve=None))
 
 
@@ -184,6 +195,57 @@ def test_a_resumed_fit_is_the_fit_cache_included(run, batch_size):
     assert all(tensor.equal(resumed["state_dict"][name]) for name, tensor in whole["state_dict"].items())
     for name, value in whole["warm_start"].items():
         assert torch.equal(torch.as_tensor(resumed["warm_start"][name]), torch.as_tensor(value)), name
+
+
+def test_a_fit_that_ends_within_a_step_goes_on_as_the_fit(run, monkeypatch):
+    assert run("fit") == 0
+    last = Path("runs/repr/checkpoints/last.ckpt")
+    whole = torch.load(last, weights_only=True)
+    backward = Representation.backward
+
+    def fails(task: Representation, *args: object) -> None:
+        if task.global_step == 4:
+            raise MemoryError("no memory left")
+        backward(task, *args)
+
+    monkeypatch.setattr(Representation, "backward", fails)
+    with pytest.raises(MemoryError):
+        run("fit", "--overwrite")
+    assert torch.load(last, weights_only=True)["global_step"] == 4
+    monkeypatch.setattr(Representation, "backward", backward)
+    assert run("fit", "--ckpt_path", "last") == 0
+    resumed = torch.load(last, weights_only=True)
+    assert all(tensor.equal(resumed["state_dict"][name]) for name, tensor in whole["state_dict"].items())
+    assert resumed["warm_start"]["z"].equal(whole["warm_start"]["z"])
+
+
+def test_a_run_does_not_go_on_with_another_picture(run, capsys):
+    assert run("fit") == 0
+    Image.fromarray(np.zeros((24, 32, 3), dtype=np.uint8)).save("photo.png")
+    assert run("fit", "--ckpt_path", "last", "--trainer.max_steps", 8) == 1
+    assert "a run goes on with the data that it began with" in capsys.readouterr().err
+    assert run("fit", "--overwrite", "--trainer.max_steps", 1) == 0
+    assert run("fit", "--ckpt_path", "last", "--data.batch_size", 50) == 1
+    assert "batches of 0 (now 50)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "net", ["IMFN", "IMFN --model.net.init_args.filters gabor", "ISIREN", "InjectedSIREN", "SIREN", "FourierFeatures"]
+)
+def test_training_in_mixed_precision_is_near_that_in_float32(run, net):
+    name, *options = net.split()
+    losses = []
+    for precision in ("32-true", "bf16-mixed"):
+        words = ("--model.net", f"jiio_lightning.models.{name}", "--model.net.init_args.width", 16, *options)
+        assert run("fit", *words, "--trainer.precision", precision, "--overwrite") == 0
+        losses.append([float(row["train/loss"]) for row in metrics(Path("runs/repr")) if row["train/loss"]])
+    assert losses[1] == pytest.approx(losses[0], rel=0.03) and losses[0] != losses[1]
+
+
+def test_a_fit_that_diverges_says_so(run, capsys):
+    assert run("fit", "--model.learning_rate", "1e30") == 1
+    said = capsys.readouterr().err
+    assert "not finite" in said and "Traceback" not in said
 
 
 @pytest.mark.parametrize("command", ["compare", "sample", "attack", "learn_start"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import warnings
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,6 +18,9 @@ from torch import Tensor
 
 from jiio_lightning.data.errors import DataError
 from jiio_lightning.data.signals.base import GridSignal, file_at
+
+LOUDEST = 2.0
+"""Peak of a recording of floats: what is above 1 is clipped, what is far above is on another scale."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -68,8 +72,9 @@ def read_wav(path: Path) -> tuple[int, np.ndarray]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", wavfile.WavFileWarning)  # of chunks with the name of the song
+            warnings.filterwarnings("error", "Reached EOF", wavfile.WavFileWarning)
             rate, samples = wavfile.read(path)
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, OSError, EOFError, ZeroDivisionError, struct.error, wavfile.WavFileWarning) as error:
         raise DataError(f"{path} is not a WAV file that can be read: {error}") from error
     if not samples.size:
         raise DataError(f"{path} holds no samples")
@@ -77,4 +82,8 @@ def read_wav(path: Path) -> tuple[int, np.ndarray]:
         samples = samples / 128.0 - 1
     elif samples.dtype.kind == "i":
         samples = samples / -float(np.iinfo(samples.dtype).min)
+    elif not np.abs(samples).max() <= LOUDEST:
+        raise DataError(
+            f"{path} has samples of up to {np.abs(samples).max():g}: divide them by their peak, floats are in [-1, 1]"
+        )
     return rate, samples.astype(np.float64).reshape(len(samples), -1).mean(axis=1)

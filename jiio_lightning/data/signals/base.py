@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -65,8 +66,8 @@ def needs(module: str) -> ModuleType:
 class Steps(Sampler[int]):
     """Numbers of the training batches from where the run is: a batch is a function of its number."""
 
-    def __init__(self, done: Callable[[], int]) -> None:
-        self.done = done
+    def __init__(self, done: Callable[[], int], block: int, seed: int) -> None:
+        self.done, self.block, self.seed = done, block, seed
 
     def __len__(self) -> int:
         return EPOCH
@@ -109,6 +110,19 @@ class SignalData(LightningDataModule):
     def __post_init__(self) -> None:
         super().__init__()
 
+    @property
+    def name(self) -> str:
+        """The kind of the signal and a checksum of it, by which a run that goes on knows its data."""
+        checksum = 0
+        for part in self.identity:
+            checksum = zlib.crc32(np.ascontiguousarray(part), checksum)
+        return f"{type(self).__name__} {checksum:08x}"
+
+    @property
+    @abstractmethod
+    def identity(self) -> tuple[np.ndarray, ...]:
+        """What training sees of the signal."""
+
     @abstractmethod
     def batch(self, number: int) -> SignalBatch:
         """Training batch number ``number``."""
@@ -141,9 +155,10 @@ class SignalData(LightningDataModule):
 
     def train_dataloader(self) -> BatchLoader:
         if self.trainer is None:
-            return BatchLoader(Batches(self.batch), batch_size=None, sampler=Steps(lambda: 0))
+            return BatchLoader(Batches(self.batch), batch_size=None, sampler=Steps(lambda: 0, self.batch_size or 0, self.seed))
         batches = Batches(self.batch, self.trainer.global_rank, self.trainer.world_size)
-        return BatchLoader(batches, batch_size=None, sampler=Steps(partial(batches_done, self.trainer)))
+        steps = Steps(partial(batches_done, self.trainer), self.batch_size or 0, self.seed)
+        return BatchLoader(batches, batch_size=None, sampler=steps)
 
     def val_dataloader(self) -> BatchLoader:
         return _whole(self.held("val"))
@@ -201,6 +216,11 @@ class GridSignal(SignalData):
     def channels(self) -> int:
         return self.values.shape[-1]
 
+    @property
+    def identity(self) -> tuple[np.ndarray, ...]:
+        places, _ = self.training
+        return self.values.flatten(0, -2)[places].numpy(), places.numpy()
+
     @cached_property
     def training(self) -> tuple[Tensor, tuple[int, ...]]:
         """Positions in the grid that are trained on ``(N,)``, and the grid that they fill."""
@@ -248,7 +268,10 @@ class GridSignal(SignalData):
     def _chosen(self, count: int) -> Tensor:
         """Which of so many training points are held out, bool ``(count,)``."""
         draws = generator(self.seed, DataStream.HELD_OUT).random(count)
-        return torch.from_numpy(draws < self.held_out)
+        chosen = torch.from_numpy(draws < self.held_out)
+        if chosen.all() or not chosen.any():
+            raise DataError(f"held_out={self.held_out:g} takes {int(chosen.sum())} of {count} training points: set it between")
+        return chosen
 
 
 def _whole(batches: list[SignalBatch]) -> BatchLoader:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +43,7 @@ class ImageSignal(GridSignal):
             pixels = self._pixels(Image.fromarray(load_sample_image("china.jpg")))
         else:
             path = chosen(file_at(self.path, "an image file or a folder of images"), self.item)
-            pixels = decode(str(path), path.read_bytes(), self._pixels)
+            pixels = decode(str(path), path.read_bytes(), self._pixels, megapixels=math.inf)
         return torch.from_numpy(pixels).float() / 127.5 - 1
 
     def write(self, values: Tensor, folder: Path) -> Path:

@@ -15,6 +15,8 @@ from jiio_lightning.data.signals.base import needs
 
 BINS = 256
 """Along each side of the grid that the triangles are sorted into."""
+ASIDE = np.array([1e-9, 2**0.5 * 1e-9, 0.0])
+"""A ray goes a little aside of its point: one through an edge, as of a box and a grid, would cross two triangles or none."""
 
 
 class MeshSolid:
@@ -41,21 +43,30 @@ class MeshSolid:
         low, high = triangles.min((0, 1)), triangles.max((0, 1))
         self.scale, self.centre = 1.8 / max(float((high - low).max()), 1e-30), (low + high) / 2
         self.triangles = (triangles - self.centre) * self.scale  # (F, 3, 3)
+        a, b, c = self.triangles.transpose(1, 0, 2)
+        self.area = np.linalg.norm(np.cross(b - a, c - a), axis=1)
+        if not self.area.sum() > 0:
+            raise DataError(f"{path} holds no triangle that has an area")
         self.closed = bool(self.mesh.is_watertight)
+        self.oriented = self.closed and bool(self.mesh.is_winding_consistent)
         if not self.closed:
             warnings.warn(f"{path.name} has holes: a point is inside if rays along two of three axes say so", stacklevel=2)
 
     def inside(self, points: np.ndarray) -> np.ndarray:
-        """bool ``(N,)`` of points ``(N, 3)``: an odd number of triangles lies above a point."""
-        if self.closed:
-            return self._rays[0](points)
-        return sum(rays(points).astype(int) for rays in self._rays) >= 2
+        """bool ``(N,)`` of points ``(N, 3)``: from the triangles above a point.
+
+        Of a mesh whose triangles face one way it counts how often the surface goes round the point, so that bodies may overlap;
+        of others whether the number of triangles is odd.
+        """
+        if self.oriented:
+            return self._rays[0](points)[1] != 0
+        odd = [rays(points)[0] % 2 for rays in self._rays]
+        return odd[0] == 1 if self.closed else sum(odd) >= 2
 
     def surface(self, count: int, draw: np.random.Generator) -> np.ndarray:
         """Points ``(count, 3)`` on the triangles, uniform by area."""
         a, b, c = self.triangles.transpose(1, 0, 2)
-        area = np.linalg.norm(np.cross(b - a, c - a), axis=1)
-        chosen = draw.choice(len(area), count, p=area / area.sum())
+        chosen = draw.choice(len(self.area), count, p=self.area / self.area.sum())
         u, v = draw.random((2, count, 1))
         u, v = np.where(u + v > 1, 1 - u, u), np.where(u + v > 1, 1 - v, v)
         return a[chosen] + u * (b - a)[chosen] + v * (c - a)[chosen]
@@ -83,17 +94,18 @@ class Rays:
         self.first = np.searchsorted(key[order], np.arange(BINS**2 + 1))
         self.triangles = triangles
 
-    def __call__(self, points: np.ndarray) -> np.ndarray:
-        """Whether an odd number of triangles lies above each point ``(N, 3)``."""
-        points = np.roll(points, 2 - self.axis, axis=1)
+    def __call__(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """How many triangles lie above each point ``(N, 3)``, and how many of them face up more than down; int64 each."""
+        points = np.roll(points, 2 - self.axis, axis=1) + ASIDE
         row, column = self._bin(points[:, :2]).T
         key = row * BINS + column
         count = self.first[key + 1] - self.first[key]
         point = np.repeat(np.arange(len(points)), count)
         place = np.arange(len(point)) - np.repeat(np.cumsum(count) - count, count)
         triangle = self.owner[self.first[key][point] + place]
-        crossed = _above(points[point], self.triangles[triangle])
-        return np.bincount(point[crossed], minlength=len(points)) % 2 == 1
+        facing = _above(points[point], self.triangles[triangle])
+        counts = [np.bincount(point, weights, len(points)) for weights in (np.abs(facing), facing)]
+        return counts[0].astype(int), counts[1].astype(int)
 
     @staticmethod
     def _bin(places: np.ndarray) -> np.ndarray:
@@ -101,11 +113,12 @@ class Rays:
 
 
 def _above(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
-    """Whether the ray from each point ``(M, 3)`` in the last direction crosses its triangle ``(M, 3, 3)``."""
+    """+-1, the way it faces, where the ray from a point ``(M, 3)`` in the last direction meets its triangle ``(M, 3, 3)``."""
     corners = triangles[:, :, :2] - points[:, None, :2]
     height = triangles[:, :, 2] - points[:, None, 2]
     following = np.roll(corners, -1, axis=1)
     edge = corners[..., 0] * following[..., 1] - corners[..., 1] * following[..., 0]  # (M, 3): twice the areas opposite a corner
     weight = np.roll(edge, -1, axis=1)  # of corner i: the edge between the other two
     within = (edge > 0).all(1) | (edge < 0).all(1)
-    return within & ((weight * height).sum(1) * np.sign(weight.sum(1)) > 0)
+    facing = np.sign(weight.sum(1))
+    return facing * (within & ((weight * height).sum(1) * facing > 0))

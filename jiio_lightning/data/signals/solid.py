@@ -114,6 +114,10 @@ class SolidSignal(SignalData):
     def grid_shape(self) -> tuple[int, ...]:
         return (self.cells,) * 3
 
+    @property
+    def identity(self) -> tuple[np.ndarray, ...]:
+        return (self.batch(0).values.numpy(),)
+
     def batch(self, number: int) -> SignalBatch:
         return self._at(generator(self.seed, DataStream.POINTS, number).uniform(-1, 1, (self.batch_size, 3)))
 
@@ -130,7 +134,7 @@ class SolidSignal(SignalData):
         field = torch.nn.functional.pad(values[..., 0], [1] * 6, value=-1.0).numpy()  # closed at the walls
         if field.max() <= 0:
             raise DataError("the representation is empty everywhere: train it for longer")
-        corners, faces, _, _ = measure.marching_cubes(field, level=0.0)
+        corners, faces, _, _ = measure.marching_cubes(field, level=0.0, gradient_direction="ascent")  # high inside
         path = folder / f"reconstruction.{self.mesh_format}"
         trimesh.Trimesh((2 * (corners - 1) + 1) / np.array(values.shape[:3]) - 1, faces).export(path)
         return path

@@ -31,7 +31,7 @@ class VideoSignal(GridSignal):
     fails with numpy since 1.24.
 
     Args:
-        clip: which clip of a wheel.
+        clip: which clip, of a wheel or without a path of the installed package.
         size: pixels of the shorter side that larger frames are reduced to.
         frames: the first so many; by default all.
         skip: take every so many-th frame.
@@ -46,7 +46,7 @@ class VideoSignal(GridSignal):
     def film(self) -> tuple[Fraction, np.ndarray]:
         """Frames a second, and the frames, uint8 ``(T, H, W, 3)``."""
         av = needs("av")
-        name = self.path or "bikes"
+        name = self.path or self.clip
         try:
             with av.open(io.BytesIO(clip_bytes(name, self.clip))) as container:
                 stream = container.streams.video[0]
@@ -65,7 +65,7 @@ class VideoSignal(GridSignal):
         av = needs("av")
         path = folder / "reconstruction.mp4"
         pixels = as_bytes(values)[:, : values.shape[1] // 2 * 2, : values.shape[2] // 2 * 2]  # the codec wants even sides
-        rate = (self.film[0] * len(values) / len(self.values)).limit_denominator(1000)
+        rate = codec_rate(self.film[0] * len(values) / len(self.values))
         with av.open(str(path), "w") as container:
             stream = container.add_stream("mpeg4", rate=rate)
             stream.height, stream.width, stream.pix_fmt = *pixels.shape[1:3], "yuv420p"
@@ -88,6 +88,16 @@ class VideoSignal(GridSignal):
             return frame.to_ndarray(format="rgb24")
         width, height = (round(self.size / shorter * n) for n in (frame.width, frame.height))
         return frame.to_ndarray(format="rgb24", width=width, height=height, interpolation="AREA")
+
+
+def codec_rate(rate: Fraction) -> Fraction:
+    """The nearest rate whose numerator and denominator the codec can write, 16 bits each.
+
+    Example:
+        >>> codec_rate(Fraction(96_000, 1_001))
+        Fraction(60995, 636)
+    """
+    return rate.limit_denominator(max(1, int(65_000 / max(1, rate))))
 
 
 def clip_bytes(name: str, clip: str) -> bytes:
