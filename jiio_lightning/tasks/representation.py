@@ -97,7 +97,7 @@ class Representation(LightningModule):
             raise ValueError("these data have new points in each step, which have no last z: set model.warm_start to null")
         z0, evaluations = x.new_zeros(len(x), hidden), None
         if self.cache is not None:
-            z0, evaluations = self.cache.start(batch.index, batch.total, hidden)
+            z0, evaluations = self.cache.start(batch.index, batch.total, hidden, batch.whole)
         with torch.no_grad():
             if evaluations is None:
                 solution = self.cold(lambda z: f(z, x), z0)
@@ -110,7 +110,7 @@ class Representation(LightningModule):
         new = z.detach()
         residual = torch.linalg.vector_norm(new - z0) / torch.linalg.vector_norm(new)
         if self.cache is not None:
-            self.cache.keep(batch.index, new, residual)
+            self.cache.keep(batch.index, new, residual, batch.whole)
         self.log_dict({"train/residual_z": residual, "train/evaluations": evaluations + 1.0}, batch_size=len(z))
         return z
 

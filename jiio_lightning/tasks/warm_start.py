@@ -51,12 +51,12 @@ class Cache:
         self.complete = False
         self.budget = 0
         self.residual: Tensor | None = None  # of the last step: read when the next one begins, by when the device has it
-        self._kept: list[tuple[Tensor, Tensor, Tensor]] = []  # since the optimiser's last step
+        self._kept: list[tuple[Tensor | None, Tensor, Tensor]] = []  # since the optimiser's last step
 
-    def start(self, index: Tensor, total: int, hidden: int) -> tuple[Tensor, int | None]:
+    def start(self, index: Tensor, total: int, hidden: int, whole: bool = False) -> tuple[Tensor, int | None]:
         """z ``(N, D)`` at the coordinates ``index`` ``(N,)`` of ``total``, 0 where it is new, and the evaluations to take.
 
-        None instead of their number asks for a solve in full: there is a new one.
+        None instead of their number asks for a solve in full: there is a new one. ``whole``: they are all of them in their order.
         """
         if self.z.shape != (total, hidden):
             self._allocate(index, total, hidden)
@@ -64,16 +64,16 @@ class Cache:
         self._follow()
         self.complete = self.complete or bool(self.seen.all())
         new = not self.complete and not bool(self.seen[index].all())
-        return self.z if self._is_all(index) else self.z[index], None if new else self.budget
+        return self.z if whole else self.z[index], None if new else self.budget
 
-    def keep(self, index: Tensor, z: Tensor, residual: Tensor) -> None:
+    def keep(self, index: Tensor, z: Tensor, residual: Tensor, whole: bool = False) -> None:
         """Remember z ``(N, D)`` and the residual of a batch, a scalar, once the optimiser's step is done."""
-        self._kept.append((index, z, residual))
+        self._kept.append((None if whole else index, z, residual))
 
     def commit(self) -> None:
         """The optimiser's step is done: weights and z of a checkpoint are always of the same step."""
         for index, z, residual in self._kept:
-            if self._is_all(index):  # nothing to scatter
+            if index is None:  # nothing to scatter
                 self.z, self.complete = z, True
                 self.seen.fill_(True)
             else:
@@ -87,10 +87,6 @@ class Cache:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.z, self.seen, self.budget, self.residual = (state[name] for name in ("z", "seen", "budget", "residual"))
-
-    def _is_all(self, index: Tensor) -> bool:
-        """Whether these are all coordinates in their order; as many draws may have repeats."""
-        return len(index) == len(self.z) and bool((index[1:] > index[:-1]).all())
 
     def _allocate(self, index: Tensor, total: int, hidden: int) -> None:
         self.z = torch.zeros(total, hidden, device=index.device)

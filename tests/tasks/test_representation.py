@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from jiio_lightning.core.solvers import FixedPoint, Picard
-from jiio_lightning.data.signals import SignalBatch
+from jiio_lightning.data.signals import ImageSignal, SignalBatch
 from jiio_lightning.models import IMFN, MFN
 from jiio_lightning.models.lipschitz import tighten
 from jiio_lightning.tasks import Representation, WarmStart
@@ -132,6 +132,8 @@ def test_as_many_draws_as_there_are_points_are_not_all_points_in_order():
     cache.keep(draws, torch.tensor([[7.0], [5.0], [7.0]]), torch.tensor(0.0))
     cache.commit()
     assert cache.z.flatten().tolist() == [5.0, 0.0, 7.0] and cache.start(torch.tensor([0, 1, 2]), 3, 1)[1] is None
+    whole, drawn = (ImageSignal(size=4, batch_size=size).batch(0) for size in (None, 4 * 6))
+    assert whole.whole and not drawn.whole and len(whole.index) == len(drawn.index)
 
 
 def test_new_points_in_each_step_have_no_cache():

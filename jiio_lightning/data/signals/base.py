@@ -39,13 +39,14 @@ class SignalBatch(NamedTuple):
     shape: tuple[int, ...] = ()  # of the grid that the points fill in its order
     occupancy: bool = False
     part: str = ""  # of the test points, where there are several kinds
+    whole: bool = False  # all training points in their order; as many that are drawn have repeats
 
     def share(self, rank: int, processes: int) -> SignalBatch:
         """The points of one of several processes."""
         if processes == 1:
             return self
         c, values, index = (part[rank::processes] for part in (self.c, self.values, self.index))
-        return self._replace(c=c, values=values, index=index, shape=())
+        return self._replace(c=c, values=values, index=index, whole=False, shape=())
 
 
 def every(shape: tuple[int, ...], stride: int, first: int) -> tuple[Tensor, tuple[int, ...]]:
@@ -254,7 +255,7 @@ class GridSignal(SignalData):
     @cached_property
     def _all(self) -> SignalBatch:
         places, shape = self.training
-        return self._points(places, torch.arange(len(places)), len(places), shape)
+        return self._points(places, torch.arange(len(places)), len(places), shape)._replace(whole=True)
 
     def _points(self, places: Tensor, index: Tensor, total: int, shape: tuple[int, ...]) -> SignalBatch:
         return SignalBatch(self._coordinates(places), self.values.flatten(0, -2)[places], index, total, shape)
