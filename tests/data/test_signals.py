@@ -261,3 +261,10 @@ def test_a_clip_by_its_name_needs_no_path(monkeypatch, tmp_path):
     monkeypatch.setattr("jiio_lightning.data.signals.video._installed", lambda name: tmp_path / f"{name[0]}.mp4")
     monkeypatch.setattr("jiio_lightning.data.signals.video.CLIPS", ("bikes", "a_clip"))
     assert VideoSignal(clip="a_clip").grid_shape == (6, 32, 48)
+
+
+def test_a_file_of_sound_alone_is_no_video(tmp_path):
+    pytest.importorskip("av")
+    wavfile.write(tmp_path / "a.wav", 8000, np.zeros(4000, dtype=np.int16))
+    with pytest.raises(DataError, match="holds no video"):
+        VideoSignal(path=str(tmp_path / "a.wav")).setup()

@@ -49,10 +49,12 @@ class VideoSignal(GridSignal):
         name = self.path or self.clip
         try:
             with av.open(io.BytesIO(clip_bytes(name, self.clip))) as container:
+                if not container.streams.video:
+                    raise DataError(f"{name} holds no video")
                 stream = container.streams.video[0]
                 rate = stream.average_rate or Fraction(25)
                 taken = [self._reduced(frame) for frame in self._wanted(container.decode(stream))]
-        except (av.error.FFmpegError, IndexError) as error:
+        except av.error.FFmpegError as error:
             raise DataError(f"{name} is not a video that can be read: {error}") from error
         if not taken:
             raise DataError(f"{name} holds no frames")
