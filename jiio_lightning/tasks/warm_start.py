@@ -87,6 +87,7 @@ class Cache:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.z, self.seen, self.budget, self.residual = (state[name] for name in ("z", "seen", "budget", "residual"))
+        self._kept.clear()
 
     def _allocate(self, index: Tensor, total: int, hidden: int) -> None:
         self.z = torch.zeros(total, hidden, device=index.device)
