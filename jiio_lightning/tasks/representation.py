@@ -83,7 +83,7 @@ class Representation(LightningModule):
         loss = self.loss(values, batch.values)
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch.c))
         if not self.occupancy:
-            # of the loss as it is: what judges clamps the values
+            # of the loss, whose values are not clamped; those of validation and test are
             self.log("train/psnr", -10 * torch.log10(loss.detach() / 4), prog_bar=True, batch_size=len(batch.c))
         return weighted(loss, len(batch.c))
 

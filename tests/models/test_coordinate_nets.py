@@ -116,6 +116,19 @@ def test_fourier_features_are_those_of_coordinates_in_0_1():
     assert net.basis.std() == pytest.approx(3.0, rel=0.2) and "basis" in net.state_dict()
 
 
+@pytest.mark.parametrize(
+    "net",
+    [MFN(scale=300.0), InjectedSIREN(scale=300.0), SIREN(omega=300.0), FourierFeatures(sigma=100.0)],
+    ids=lambda net: type(net).__name__,
+)
+def test_phases_are_in_float32_in_mixed_precision(net: nn.Module):
+    c = torch.rand(50, 2, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    exact = net.values(c, solve=None)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = net.values(c, solve=None)
+    assert (mixed - exact).square().mean() < 1e-3 * exact.var()
+
+
 def test_a_cell_without_a_layer_is_refused():
     for bad in ({"layers": 0}, {"bound": -1.0}):
         with pytest.raises(ValueError, match="layers >= 1 and bound > 0"):

@@ -271,7 +271,9 @@ class GridSignal(SignalData):
         draws = generator(self.seed, DataStream.HELD_OUT).random(count)
         chosen = torch.from_numpy(draws < self.held_out)
         if chosen.all() or not chosen.any():
-            raise DataError(f"held_out={self.held_out:g} takes {int(chosen.sum())} of {count} training points: set it between")
+            raise DataError(
+                f"held_out={self.held_out:g} takes {int(chosen.sum())} of {count} training points: leave some for both"
+            )
         return chosen
 
 

@@ -113,7 +113,7 @@ class Rays:
 
 
 def _above(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
-    """+-1, the way it faces, where the ray from a point ``(M, 3)`` in the last direction meets its triangle ``(M, 3, 3)``."""
+    """+-1, the way it faces, where the ray from a point ``(M, 3)`` upwards meets its triangle ``(M, 3, 3)``; else 0."""
     corners = triangles[:, :, :2] - points[:, None, :2]
     height = triangles[:, :, 2] - points[:, None, 2]
     following = np.roll(corners, -1, axis=1)
