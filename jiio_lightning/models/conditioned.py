@@ -22,11 +22,16 @@ class FiLMClassifier(ConditionalClassifier):
 
     .. math:: \text{map} \mapsto (1 + \Gamma x) \odot \text{map} + B x
 
-    At x = 0, where every solve starts, it is the classifier without FiLM. x has natural units: :math:`x \sim N(0, I)` changes
-    scale and shift by numbers of variance ``gain ** 2``.
+    x is the last layer too (``weight_head``): as N rows X of k = d / N numbers it weighs k features of z, whose mean over the
+    features is 0 and whose variance is 1,
+
+    .. math:: h(z, x) = X \, \psi(z) / \sqrt{k}.
+
+    At x = 0, where every solve starts, it is the cell without FiLM, and all classes are as likely. x has natural units:
+    :math:`x \sim N(0, I)` changes scale and shift by numbers of variance ``gain ** 2``, and logits by numbers of variance 1.
 
     Args:
-        task: width d of x (C.2: 400).
+        task: width d of x (C.2: 400); a multiple of ``num_classes`` if x is the last layer.
         channels: of each scale, finest first (Table 9: [64, 128]); this and what follows as in :class:`ImageClassifier`.
         image_shape: ``(C, H, W)`` of the images.
         num_classes: N of the tasks.
@@ -39,7 +44,10 @@ class FiLMClassifier(ConditionalClassifier):
         pool: side of the grid of means that it takes.
         stem: channels between the convolutions of the stem.
         gain: standard deviation of what a unit x does to a scale or a shift of a fresh net.
-        film_head: scale the pooled features before the last layer by :math:`1 + \Gamma' x` as well, which is not in the paper.
+        weight_head: x is the last layer, which is not in the paper; False: a linear layer that all tasks share.
+
+    Raises:
+        ValueError: ``task`` is no multiple of ``num_classes``.
     """
 
     def __init__(
@@ -56,25 +64,29 @@ class FiLMClassifier(ConditionalClassifier):
         features: PositiveInt = 128,
         pool: PositiveInt = 4,
         stem: tuple[int, ...] | None = None,
-        gain: PositiveFloat = 1.0,
-        film_head: bool = True,
+        gain: PositiveFloat = 0.1,
+        weight_head: bool = True,
     ) -> None:
         super().__init__()
+        if weight_head and task % num_classes:
+            raise ValueError(
+                f"task={task} numbers are no {num_classes} rows: take a multiple of num_classes, or weight_head=False"
+            )
         self.task = task
         self.num_classes = num_classes
+        # What x does through the cell is a hash of the image in a fresh net: the logits' gradients in x of two images are all but
+        # orthogonal (cosine 0.04), so that what is learned of one says nothing of the other, and training hardly leaves chance.
+        # As weights of features x says the same of images that look alike; a small gain keeps it from learning by heart.
+        self.weight_head = weight_head
+        outputs = task // num_classes if weight_head else num_classes
         self.base = ImageClassifier(
-            channels, image_shape, num_classes, downscale, expansion, groups, fusion_groups, head_width, features, pool, stem
+            channels, image_shape, outputs, downscale, expansion, groups, fusion_groups, head_width, features, pool, stem
         )
         self.image_shape = self.base.image_shape
         # Without biases: at x = 0 nothing may change.
         self.film = nn.ModuleList(nn.Linear(task, 2 * expansion * width, bias=False) for width in channels)
-        # What x does through the cell is a hash of the image in a fresh net: the logits' gradients in x of two images are all but
-        # orthogonal (cosine 0.04), so that what is learned of one says nothing of the other. Through the features the cosine is
-        # 0.4, and training leaves chance within its first steps.
-        self.film_head = nn.Linear(task, self.base.head.linear.in_features, bias=False) if film_head else None
-        for linear in [*self.film, self.film_head]:
-            if linear is not None:
-                nn.init.normal_(linear.weight, std=gain * task**-0.5)
+        for linear in self.film:
+            nn.init.normal_(linear.weight, std=gain * task**-0.5)
 
     @property
     def hidden(self) -> int:
@@ -95,6 +107,8 @@ class FiLMClassifier(ConditionalClassifier):
         return self.base.cell(z, injection, [FiLM(1 + scale, shift) for scale, shift in changes])
 
     def h(self, z: Tensor, x: Tensor) -> Tensor:
-        head = self.base.head
-        pooled = head.pooled(self.base.cell.pyramid.unpack(z))
-        return head.linear(pooled if self.film_head is None else pooled * (1 + self.film_head(x)))
+        features = self.base.h(z)
+        if not self.weight_head:
+            return features
+        features = F.layer_norm(features, features.shape[1:])
+        return torch.einsum("bnk,bk->bn", x.unflatten(1, (self.num_classes, -1)), features) * features.shape[1] ** -0.5

@@ -74,7 +74,7 @@ def test_an_image_of_the_support_set_is_of_its_class(jiio, folders):
 
 
 def test_the_joint_method_adapts_to_a_folder(jiio, folders, capsys):
-    save(MetaLearning(FiLMClassifier(32, (8, 16), (1, 8, 8), expansion=2), FixedInput(FixedPoint(Picard(), 1))))
+    save(MetaLearning(FiLMClassifier(40, (8, 16), (1, 8, 8), expansion=2), FixedInput(FixedPoint(Picard(), 1))))
     config = ("--config", REPO / "tasks/digits_meta.yaml", "--solver.test.max_steps", 12)
     assert jiio("predict", *config, *QUIET, *FOLDER, *WEIGHTS) == 0
     check("out/predictions")

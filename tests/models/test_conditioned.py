@@ -9,27 +9,42 @@ from tests.core.problems import spectral_radius
 
 
 def small(**options) -> FiLMClassifier:
-    settings = {"task": 12, "channels": (8, 8), "image_shape": (1, 8, 8), "expansion": 2, "head_width": 4, "features": 16}
+    settings = {"task": 15, "channels": (8, 8), "image_shape": (1, 8, 8), "expansion": 2, "head_width": 4, "features": 16}
     return FiLMClassifier(**settings | options)
 
 
-def test_at_x_0_it_is_the_classifier_without_film():
+def test_at_x_0_the_cell_is_that_without_film_and_all_classes_are_as_likely():
     net, image = small(), torch.rand(3, 1, 8, 8)
     z = torch.randn(3, net.hidden)
-    assert torch.equal(net.f(z, torch.zeros(3, 12), net.inject(image)), net.base.f(z, image))
-    assert torch.equal(net.h(z, torch.zeros(3, 12)), net.base.h(z)) and net.h(z, torch.zeros(3, 12)).shape == (3, 5)
+    assert torch.equal(net.f(z, torch.zeros(3, 15), net.inject(image)), net.base.f(z, image))
+    assert torch.equal(net.h(z, torch.zeros(3, 15)), torch.zeros(3, 5))
 
 
-def test_the_head_is_modulated_only_if_wanted():
-    z, x = torch.randn(3, small().hidden), torch.randn(3, 12)
-    for net, same in ((small(film_head=False), True), (small(), False)):
-        assert torch.equal(net.h(z, x), net.h(z, 0 * x)) is same
+def test_x_weighs_features_of_mean_0_and_variance_1():
+    net = small()
+    z, x = torch.randn(3, net.hidden), torch.randn(3, 15)
+    features = net.base.h(z)
+    assert features.shape == (3, 3)
+    features = (features - features.mean(1, keepdim=True)) / (features.var(1, keepdim=True, correction=0) + 1e-5).sqrt()
+    wanted = torch.stack([(x[b].view(5, 3) * features[b]).sum(1) for b in range(3)]) / 3**0.5
+    torch.testing.assert_close(net.h(z, x), wanted)
+
+
+def test_the_last_layer_can_be_one_for_all_tasks():
+    net = small(weight_head=False, task=12)
+    z, x = torch.randn(3, net.hidden), torch.randn(3, 12)
+    assert torch.equal(net.h(z, x), net.base.h(z)) and net.h(z, x).shape == (3, 5)
+
+
+def test_a_task_vector_that_is_no_last_layer_is_refused():
+    with pytest.raises(ValueError, match="task=12 numbers are no 5 rows"):
+        small(task=12)
 
 
 def test_film_modulates_what_leaves_the_first_norm_of_each_block():
     """Written out for one scale: norm, then (1 + Gamma x) map + B x, then ReLU."""
     net = small(channels=(8,))
-    z, x, image = torch.randn(2, net.hidden), torch.randn(2, 12), torch.rand(2, 1, 8, 8)
+    z, x, image = torch.randn(2, net.hidden), torch.randn(2, 15), torch.rand(2, 1, 8, 8)
     block, maps = net.base.cell.blocks[0], net.base.cell.pyramid.unpack(z)[0]
     scale, shift = (x @ weight.T for weight in net.film[0].weight.chunk(2))
     hidden = block.widen_norm(block.widen(maps)) * (1 + scale)[:, :, None, None] + shift[:, :, None, None]

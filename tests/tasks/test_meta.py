@@ -168,7 +168,7 @@ def test_one_x_for_the_images_of_a_task_and_none_of_another():
 
 def learner(**options) -> MetaLearning:
     torch.manual_seed(0)
-    return MetaLearning(FiLMClassifier(8, (8, 8), (1, 8, 8), 3, expansion=1, head_width=4, features=16), FIXED, **options)
+    return MetaLearning(FiLMClassifier(9, (8, 8), (1, 8, 8), 3, expansion=1, head_width=4, features=16), FIXED, **options)
 
 
 def test_every_weight_is_trained(monkeypatch):
@@ -191,7 +191,8 @@ def test_the_start_is_near_the_equilibrium_at_x_0():
     problem, start = task.problem(batch), task.start(batch)
     z, _ = task.injected.resolve(problem, start.x, start.hidden)
     assert (start.z - z).norm() < 0.2 * z.norm()
-    slope = [problem.gradients(Augmented(z0, torch.zeros_like(z), start.x)).z.norm() for z0 in (start.z, torch.zeros_like(z))]
+    x = torch.randn_like(start.x)  # at x = 0 all logits are 0
+    slope = [problem.gradients(Augmented(z0, torch.zeros_like(z), x)).z.norm() for z0 in (start.z, torch.zeros_like(z))]
     assert slope[1] > 100 * slope[0]
 
 
