@@ -148,10 +148,9 @@ def _on_node(job: Job, kind: str) -> None:
 
 def _resumed(job: Job) -> Job:
     """A fit that Slurm has requeued, after a node has failed, goes on with its checkpoint."""
-    own = ["--ckpt_path", str(job.folder / CHECKPOINT)]
-    if job.run.command != "fit" or job.arguments[-2:] == own or not (job.folder / CHECKPOINT).is_file():
+    if job.run.command != "fit" or job.resumed or not (job.folder / CHECKPOINT).is_file():
         return job
-    return replace(job, arguments=[*job.arguments, *own])
+    return replace(job, arguments=[*job.arguments, *job.own])
 
 
 @contextmanager

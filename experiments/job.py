@@ -40,6 +40,16 @@ class Job:
     folder: Path
     threads: int | None = None  # of torch; None leaves its own choice
 
+    @property
+    def resumed(self) -> bool:
+        """Whether it is a fit that goes on where it was cut off."""
+        return self.run.command == "fit" and self.arguments[-2:] == self.own
+
+    @property
+    def own(self) -> list[str]:
+        """The arguments that make a fit go on."""
+        return ["--ckpt_path", str(self.folder / CHECKPOINT)]
+
     def execute(self) -> None:
         """Run the command; afterwards the folder has a record, or the last line of the log says what went wrong."""
         os.chdir(self.folder)
@@ -60,7 +70,7 @@ class Job:
             name=self.run.name,
             key=self.key,
             command=self.command,
-            # of all threads and this run alone, which has a process of its own; of a fit that went on, its last part
+            # of all threads and this run alone, which has a process of its own
             metrics=metrics | json_metrics(self.folder, self.run.command) | {"process_seconds": time.process_time()},
             seconds=seconds,
             peak_memory=_peak_memory(),
@@ -71,6 +81,7 @@ class Job:
             budget=self.budget,
             provenance={name: value for name, value in provenance().items() if name != "command"},
             weights=self.weights,
+            resumed=self.resumed,
         )
 
 

@@ -36,6 +36,7 @@ class Record:
     budget: str
     provenance: dict[str, Any]  # commit, versions, hardware
     weights: str | None = None  # name of the run whose checkpoint it read
+    resumed: bool = False  # a fit that was cut off and went on: its seconds are of the last part alone
 
     def save(self, path: Path) -> None:
         """Write it whole or not at all."""

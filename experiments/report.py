@@ -254,7 +254,8 @@ def _separate(one: Result, two: Result) -> bool:
 def _fit_row(record: Record) -> str:
     last = f"{record.curve[-1][1]:.4f}" if record.curve else ""
     last += " (still falling)" if record.still_falls else ""
-    return f"| {record.name} | {record.steps} | {record.seconds:.0f} | {_mib(record)} | {last} | {record.seed} |"
+    seconds = f"{record.seconds:.0f}{' (its last part: it was cut off before)' if record.resumed else ''}"
+    return f"| {record.name} | {record.steps} | {seconds} | {_mib(record)} | {last} | {record.seed} |"
 
 
 def _mib(record: Record) -> str:

@@ -97,6 +97,16 @@ def test_a_fit_that_still_improves_carries_no_claim(runner, finish):
     assert "no ranking" in report.rankings()[0]
 
 
+def test_the_seconds_of_a_fit_that_was_cut_off_are_of_its_last_part(runner, finish):
+    fill(finish, A, 10.0, 0.1)
+    fill(finish, B, 20.0, 0.1)
+    path = runner.folder(B.runs[0].weights) / RECORD
+    replace(Record.load(path), resumed=True).save(path)
+    lines = Report.of(TABLE, runner).lines()
+    whole, part = (next(line for line in lines if line.startswith(f"| {name}/fit0 |")) for name in "AB")
+    assert "| 1 |" in whole and "| 1 (its last part: it was cut off before) |" in part
+
+
 def test_several_seeds_give_a_mean_and_an_interval_over_seeds(runner, finish):
     """Student's: 4.303 standard errors of three."""
     seeded = cell("A", 1.0, 0, 1, 2)

@@ -189,6 +189,7 @@ def test_a_fit_is_resumed_where_it_was_stopped(runner, finish):
     (runner.folder(fit) / "record.json").unlink()
     job = runner._job(fit)
     assert job.arguments[-2:] == ["--ckpt_path", str(runner.folder(fit) / CHECKPOINT)] and job.weights is None
+    assert job.resumed and not runner._job(FITS[1]).resumed
     assert runner._job(FITS[1]).arguments[-2] != "--ckpt_path", "another fit begins anew"
     (runner.project / "conf" / "s.yaml").write_text("steps: 4\n")
     assert runner._job(fit).arguments[-2] != "--ckpt_path", "so does one with another configuration"
