@@ -70,7 +70,7 @@ class Job:
             name=self.run.name,
             key=self.key,
             command=self.command,
-            # of all threads and this run alone, which has a process of its own
+            # of all threads and this run alone, which has a process of its own; of a fit that went on, its last part
             metrics=metrics | json_metrics(self.folder, self.run.command) | {"process_seconds": time.process_time()},
             seconds=seconds,
             peak_memory=_peak_memory(),

@@ -14,7 +14,7 @@ from jiio_lightning.models.classifier import ImageClassifier
 from jiio_lightning.models.interface import ConditionalClassifier
 
 SUMMARY = 4
-"""Side of the maps that a learned start sees: no worse than all of z (R2 0.74 on Omniglot), 2 loses 0.08."""
+"""Side of the maps that a learned start sees: no worse than all of z (R2 0.74, Omniglot, one last layer), 2 loses 0.08."""
 
 
 class FiLMClassifier(ConditionalClassifier):
@@ -22,8 +22,8 @@ class FiLMClassifier(ConditionalClassifier):
 
     .. math:: \text{map} \mapsto (1 + \Gamma x) \odot \text{map} + B x
 
-    x is the last layer too (``weight_head``): as N rows X of k = d / N numbers it weighs k features of z, whose mean over the
-    features is 0 and whose variance is 1,
+    x is the last layer too (``weight_head``): as N rows X of k numbers, the whole part of d / N, it weighs k features of z,
+    whose mean over the features is 0 and whose variance is 1; numbers that are left over act on the cell alone:
 
     .. math:: h(z, x) = X \, \psi(z) / \sqrt{k}.
 
@@ -31,7 +31,7 @@ class FiLMClassifier(ConditionalClassifier):
     :math:`x \sim N(0, I)` changes scale and shift by numbers of variance ``gain ** 2``, and logits by numbers of variance 1.
 
     Args:
-        task: width d of x (C.2: 400); a multiple of ``num_classes`` if x is the last layer.
+        task: width d of x (C.2: 400).
         channels: of each scale, finest first (Table 9: [64, 128]); this and what follows as in :class:`ImageClassifier`.
         image_shape: ``(C, H, W)`` of the images.
         num_classes: N of the tasks.
@@ -47,7 +47,7 @@ class FiLMClassifier(ConditionalClassifier):
         weight_head: x is the last layer, which is not in the paper; False: a linear layer that all tasks share.
 
     Raises:
-        ValueError: ``task`` is no multiple of ``num_classes``.
+        ValueError: x is the last layer and has fewer than three numbers a class: what is left of so few features says nothing.
     """
 
     def __init__(
@@ -68,10 +68,8 @@ class FiLMClassifier(ConditionalClassifier):
         weight_head: bool = True,
     ) -> None:
         super().__init__()
-        if weight_head and task % num_classes:
-            raise ValueError(
-                f"task={task} numbers are no {num_classes} rows: take a multiple of num_classes, or weight_head=False"
-            )
+        if weight_head and task < 3 * num_classes:
+            raise ValueError(f"model.net.task is {task}: a last layer of {num_classes} classes takes {3 * num_classes} at least")
         self.task = task
         self.num_classes = num_classes
         # What x does through the cell is a hash of the image in a fresh net: the logits' gradients in x of two images are all but
@@ -111,4 +109,5 @@ class FiLMClassifier(ConditionalClassifier):
         if not self.weight_head:
             return features
         features = F.layer_norm(features, features.shape[1:])
-        return torch.einsum("bnk,bk->bn", x.unflatten(1, (self.num_classes, -1)), features) * features.shape[1] ** -0.5
+        weights = x[:, : self.num_classes * features.shape[1]].unflatten(1, (self.num_classes, -1))
+        return torch.einsum("bnk,bk->bn", weights, features) * features.shape[1] ** -0.5

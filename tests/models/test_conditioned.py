@@ -36,9 +36,19 @@ def test_the_last_layer_can_be_one_for_all_tasks():
     assert torch.equal(net.h(z, x), net.base.h(z)) and net.h(z, x).shape == (3, 5)
 
 
-def test_a_task_vector_that_is_no_last_layer_is_refused():
-    with pytest.raises(ValueError, match="task=12 numbers are no 5 rows"):
-        small(task=12)
+def test_what_is_left_of_x_beside_the_last_layer_acts_on_the_cell_alone():
+    net = small(task=17)
+    z, x = torch.randn(3, net.hidden), torch.randn(3, 17)
+    other = torch.cat([x[:, :15], torch.randn(3, 2)], dim=1)
+    assert torch.equal(net.h(z, x), net.h(z, other))
+    injection = net.inject(torch.rand(3, 1, 8, 8))
+    assert not torch.equal(net.f(z, x, injection), net.f(z, other, injection))
+
+
+def test_a_task_vector_too_short_for_a_last_layer_is_refused():
+    """One feature without its mean is 0, and two are 1 and -1."""
+    with pytest.raises(ValueError, match="model.net.task is 14: a last layer of 5 classes takes 15 at least"):
+        small(task=14)
 
 
 def test_film_modulates_what_leaves_the_first_norm_of_each_block():
