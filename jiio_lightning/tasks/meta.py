@@ -95,9 +95,9 @@ class MetaLearning(JIIOTask):
         """x = mu = 0, and z the support images' equilibria there, roughly."""
         tasks, images = batch.support_label.shape
         start = Augmented.start(batch.support.new_zeros(tasks, self.net.task), images * self.net.hidden)
-        # At z = 0 the group norms of the head see maps without variance: once their biases have moved, dl/dz is 10^5 times what it
-        # is at an equilibrium (from the first step in x on), mu takes it up, and a step that looks back on its gradients never
-        # recovers. With one last layer for all tasks training from z = 0 stayed at chance.
+        # At z = 0 the group norms of the head see maps without variance: once their biases have moved, dl/dz is 10^5 times what
+        # it is at an equilibrium (from the first step in x on), mu takes it up, and a step that looks back on its gradients
+        # never recovers. With one last layer for all tasks training from z = 0 stayed at chance.
         with torch.no_grad():
             f = packed(self.net, batch.support)
             return replace(start, z=self.warm(lambda z: f(z, start.x), start.z).value)
