@@ -150,7 +150,7 @@ def _resumed(job: Job) -> Job:
     """A fit that Slurm has requeued, after a node has failed, goes on with its checkpoint."""
     if job.run.command != "fit" or job.resumed or not (job.folder / CHECKPOINT).is_file():
         return job
-    return replace(job, arguments=[*job.arguments, *job.own])
+    return replace(job, arguments=[*job.arguments, *job.resuming])
 
 
 @contextmanager

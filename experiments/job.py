@@ -43,11 +43,11 @@ class Job:
     @property
     def resumed(self) -> bool:
         """Whether it is a fit that goes on where it was cut off."""
-        return self.run.command == "fit" and self.arguments[-2:] == self.own
+        return self.run.command == "fit" and self.arguments[-2:] == self.resuming
 
     @property
-    def own(self) -> list[str]:
-        """The arguments that make a fit go on."""
+    def resuming(self) -> list[str]:
+        """The arguments with which a fit goes on."""
         return ["--ckpt_path", str(self.folder / CHECKPOINT)]
 
     def execute(self) -> None:

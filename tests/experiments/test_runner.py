@@ -270,11 +270,11 @@ def test_an_interrupted_fit_goes_on(tmp_path):
     ended_by(signal.SIGINT, True, tmp_path)
     subprocess.run([sys.executable, "-c", SCRIPT.format(store=str(tmp_path))], cwd=ROOT, check=True, stderr=subprocess.DEVNULL)
     record = Record.load(tmp_path / "long" / "record.json")
-    assert record.steps == 30 and "--ckpt_path" in record.command
+    assert record.steps == 30 and "--ckpt_path" in record.command and record.resumed
     undisturbed = Runner(ROOT, tmp_path / "other", Budget.SMOKE)
     undisturbed.execute([LONG])
     assert undisturbed.record(LONG).metrics["val/error"] == record.metrics["val/error"]
-    assert undisturbed.record(LONG).curve == record.curve
+    assert undisturbed.record(LONG).curve == record.curve and not undisturbed.record(LONG).resumed
 
 
 @pytest.mark.slow
