@@ -160,7 +160,8 @@ def test_the_gpus_of_every_run_are_those_of_its_trainer(budget):
         fits = ("generators/jiio_seed0_0.001", "meta/jiio_seed0", "meta/maml", "adversarial/mnist_1_jiio_seed0")
         assert [found[name] for name in fits] == [4, 4, 1, 2]
         hours = {run.name: run.limits.hours for run in runs}
-        assert hours["meta/jiio_seed0"] == hours["generators/ffhq"] == 72 and hours["meta/maml"] == hours["table6/jiio_seed0"] == 24
+        assert hours["meta/jiio_seed0"] == hours["generators/ffhq"] == 72
+        assert hours["meta/maml"] == hours["table6/jiio_seed0"] == 24
     assert set(found.values()) == {Budget.PAPER: {1, 2, 3, 4}, Budget.GPU: {1}}.get(budget, {0})
 
 
