@@ -88,14 +88,15 @@ class Autoencoding(Baseline, Regularised, LatentModel):
         code = self.encoder(self._seen(batch), layers)
         image = self.net.decode(self.latent_regularizer.latent(code, noise), layers)
         loss, metrics = self._loss(batch.image, image, code)
-        penalty = loss.new_zeros(())
-        if layers.solved:
-            penalty = self.regularizer.layers_penalty(self.global_step, batch.index, layers)
-        metrics |= {"jacobian": penalty.detach(), "residual_z": layers.residual(batch.image).median()}
-        if not bool(torch.isfinite(loss + penalty)):
+        metrics["residual_z"] = layers.residual(batch.image).median()
+        penalty = self.regularizer.layers_penalty(self.global_step, batch.index, layers) if layers.solved else None
+        if penalty is not None:
+            metrics["jacobian"] = penalty.detach()
+            loss = loss + penalty
+        if not bool(torch.isfinite(loss)):
             raise SolveError(_not_finite(metrics))
         self.log_means("train", metrics, batch)
-        return loss + penalty
+        return loss
 
     def metrics(self, batch: Any) -> dict[str, Tensor]:
         """The metrics of ``evaluate``."""

@@ -33,7 +33,7 @@ class JacobianRegularization(Regularizer, Callback):
             which is not in the paper; 0 leaves it out.
         at: a random iterate of the solve for each sample (A.1), or its end point.
         every: optimiser steps from one penalty to the next. While the equilibrium is stable the hinge is 0, and looking at it
-            takes a fifth of a step of eight joint steps.
+            takes a fifth of a step of eight joint steps. ``train/jacobian`` is the last one that was looked at.
         seed: the probes and the choice of iterates are functions of (seed, step, sample).
     """
 
@@ -69,10 +69,10 @@ class JacobianRegularization(Regularizer, Callback):
             return Watch()
         return JacobianWatch(self, sample_generators(self.seed, step, index), max_steps)
 
-    def layers_penalty(self, step: int, index: Tensor, layers: Layers) -> Tensor:
+    def layers_penalty(self, step: int, index: Tensor, layers: Layers) -> Tensor | None:
         """Both terms at each layer's equilibrium, summed over the layers."""
         if step % self.every:
-            return super().layers_penalty(step, index, layers)
+            return None
         generators = sample_generators(self.seed, step, index)
         terms = [
             self.jacobian_term(layer.f, layer.z, layer.x, generators) + self.mode_term(layer.f, layer.z, layer.x, layer.gap)

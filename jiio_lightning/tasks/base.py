@@ -135,8 +135,8 @@ class JIIOTask(Regularised, ABC):
             penalty = watch.penalty(problem, solution)
         self._log_step(batch, problem, solution, surrogate, penalty)
         # Adam ignores the scale of this sum, but the penalty's share of it decides whether the equilibrium stays stable.
-        loss = surrogate.value.mean() / self.outer_unit(batch) + penalty
-        return weighted(loss, len(batch.index))
+        loss = surrogate.value.mean() / self.outer_unit(batch)
+        return weighted(loss if penalty is None else loss + penalty, len(batch.index))
 
     def outer_gradient(self, batch: Any, problem: InnerProblem, solution: InnerSolution) -> Surrogate:
         """The surrogate of the outer loss at the inner solution, 0 for samples that are not trusted."""
@@ -230,12 +230,14 @@ class JIIOTask(Regularised, ABC):
         return {name: value.detach() for name, value in metrics.items()} | {"index": batch.index}
 
     def _log_step(
-        self, batch: Any, problem: InnerProblem, solution: InnerSolution, surrogate: Surrogate, penalty: Tensor
+        self, batch: Any, problem: InnerProblem, solution: InnerSolution, surrogate: Surrogate, penalty: Tensor | None
     ) -> None:
         metrics = self.injected.statistics(solution) | self.training_metrics(batch, problem, solution.v)
         if surrogate.residual is not None:
             metrics["residual_outer"] = surrogate.residual.median()
-        self._log("train", metrics | {"jacobian": penalty.detach()}, len(batch.index))
+        if penalty is not None:
+            metrics["jacobian"] = penalty.detach()
+        self._log("train", metrics, len(batch.index))
 
     def _log(self, stage: str, metrics: dict[str, Tensor], samples: int) -> None:
         for name, value in metrics.items():

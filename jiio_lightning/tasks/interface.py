@@ -49,13 +49,13 @@ class InjectedSolver(ABC):
 
 
 class Watch:
-    """The penalty of one training step; this one is 0 and observes nothing."""
+    """The penalty of one training step; this one has none and observes nothing."""
 
     observers: Sequence[Observer] = ()  # of the inner solve
 
-    def penalty(self, problem: InnerProblem, solution: InnerSolution) -> Tensor:
-        """A scalar with a graph to the weights."""
-        return solution.cost.new_zeros(())
+    def penalty(self, problem: InnerProblem, solution: InnerSolution) -> Tensor | None:
+        """A scalar with a graph to the weights; None in a step without one."""
+        return None
 
 
 class Regularizer:
@@ -68,9 +68,9 @@ class Regularizer:
         """
         return Watch()
 
-    def layers_penalty(self, step: int, index: Tensor, layers: Layers) -> Tensor:
+    def layers_penalty(self, step: int, index: Tensor, layers: Layers) -> Tensor | None:
         """The penalty of a pass through a network with at least one equilibrium, for modules without an inner problem."""
-        return layers.solved[0].z.new_zeros(())
+        return None
 
 
 class Regularised(LightningModule):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from jiio_lightning.callbacks import JacobianRegularization
 from jiio_lightning.core.jacobian import jacobian_penalty
 from jiio_lightning.randomness import sample_generators
-from tests.conftest import REPO
+from tests.conftest import REPO, metrics
 from tests.tasks.test_generation import batch, inject, task
 
 
@@ -67,8 +69,16 @@ def test_every_third_step_has_one():
     problem = model.problem(given)
     solution = model.inner(problem, model.start(given))
     regularization = JacobianRegularization(1.0, at="end", every=3)
-    there = [regularization.watch(step, given.index, 30).penalty(problem, solution).item() > 0 for step in range(7)]
-    assert there == [True, False, False, True, False, False, True]
+    penalties = [regularization.watch(step, given.index, 30).penalty(problem, solution) for step in range(7)]
+    assert [penalty is not None and penalty.item() > 0 for penalty in penalties] == [True, False, False] * 2 + [True]
+
+
+def test_the_logged_penalty_is_the_last_one(jiio):
+    """Not the 0 of a step without one: it would say of a net at the brink that its hinge rests."""
+    given = ("--trainer.max_steps", 6, "--trainer.limit_val_batches", 0, "--trainer.log_every_n_steps", 2, "--jacobian.every", 4)
+    assert jiio("fit", "--config", "tiny.yaml", *given) == 0
+    first, second, third = (float(row["train/jacobian"]) for row in metrics(Path("runs/tiny")))
+    assert 0 < first == second != third > 0, "of the steps 1, 1 and 5"
 
 
 @pytest.mark.parametrize(
