@@ -33,7 +33,8 @@ class JacobianRegularization(Regularizer, Callback):
             which is not in the paper; 0 leaves it out.
         at: a random iterate of the solve for each sample (A.1), or its end point.
         every: optimiser steps from one penalty to the next. While the equilibrium is stable the hinge is 0, and looking at it
-            takes a fifth of a step of eight joint steps. ``train/jacobian`` is the last one that was looked at.
+            takes a fifth of a step of eight joint steps. ``train/jacobian`` is the last one that was looked at
+            in the epoch.
         seed: the probes and the choice of iterates are functions of (seed, step, sample).
     """
 
