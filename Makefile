@@ -20,7 +20,7 @@ demo: $(STAMP)
 	$(BIN)/jiio compare --config tasks/digits.yaml --ckpt_path $(RUN)/checkpoints/last.ckpt --samples 16 --repeats 1
 	@echo "pictures: $(RUN)/images/test.png (target above reconstruction), $(RUN)/compare/cost_over_time.png, $(RUN)/compare/residuals.png"
 
-# The fast tests: about five minutes on two cores.
+# The fast tests: five to ten minutes on two cores.
 test: $(STAMP)
 	$(BIN)/python -m pytest
 
