@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jsonargparse.typing import PositiveFloat
@@ -12,10 +13,14 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from jiio_lightning.callbacks.finite import logged
+from jiio_lightning.core.capture import Captured
 from jiio_lightning.core.inner import RESIDUALS, InnerSolution, InnerSolver, SolveError, diagnose
-from jiio_lightning.core.problem import InnerProblem
+from jiio_lightning.core.problem import InnerProblem, autocast_dtype
 from jiio_lightning.core.solvers.anderson import Anderson
-from jiio_lightning.core.solvers.base import FixedPoint
+from jiio_lightning.core.solvers.base import FixedPoint, relative
+from jiio_lightning.core.solvers.observers import Observer, Snapshot
+from jiio_lightning.core.state import Augmented
+from jiio_lightning.core.weights import cached_weights
 from jiio_lightning.tasks.base import JIIOTask
 from jiio_lightning.tasks.interface import InjectedSolver
 from jiio_lightning.tasks.representation import Representation
@@ -27,6 +32,8 @@ PRECISIONS = ("32", "32-true", "64", "64-true", "bf16", "bf16-mixed", "16", "16-
 class AugmentedDEQSolver(InjectedSolver, Callback):
     """Owns the inner solvers, gives them to the task, judges their solutions.
 
+    Where PyTorch lets a GPU convolve in TensorFloat-32 (its default), it does so in training steps alone: what judges is float32.
+
     A module without an inner problem (an autoencoder, a plain classifier) needs no solver and gets none.
 
     Args:
@@ -37,9 +44,9 @@ class AugmentedDEQSolver(InjectedSolver, Callback):
         trust_tol: a training sample whose z or mu has a larger residual gives no gradient of the outer loss in that step.
         learned_start: begin evaluation at the task's learned start (``jiio learn_start``), not where training begins. It needs
             shorter first steps, so it belongs to the solver (conf/solver/*_started.yaml).
-        compile: backend of ``torch.compile`` for the parts of the net (cell, head, injection). ``inductor`` compiles them,
-            ``cudagraphs`` captures them on a GPU, which was never tried; ``aot_eager`` traces them and compiles nothing: a check.
-            What a backend cannot compile stays eager, with a warning.
+        capture: on a GPU, replay a solve as one CUDA graph, where task and solver allow it (their ``capturable``): a training
+            step takes 0.2 to 1 of its time (results/gpu.md). f and the loss may then depend on what changes from one to the next
+            only through tensors that are changed in place, as weights are; another change is found out at a step that is logged.
     """
 
     def __init__(
@@ -50,7 +57,7 @@ class AugmentedDEQSolver(InjectedSolver, Callback):
         feasible_tol: PositiveFloat = 1e-2,
         trust_tol: PositiveFloat = 0.1,
         learned_start: bool = False,
-        compile: Literal["inductor", "cudagraphs", "aot_eager"] | None = None,
+        capture: bool = True,
     ) -> None:
         self.train = train
         self.test = test
@@ -58,7 +65,9 @@ class AugmentedDEQSolver(InjectedSolver, Callback):
         self.feasible_tol = feasible_tol
         self.trust_tol = trust_tol
         self.learned_start = learned_start
-        self.compile = compile
+        self.capture = capture
+        self._captured = Captured()
+        self._tf32 = torch.backends.cudnn.allow_tf32
         self._warned = False
         self._warned_of_trust = False
 
@@ -69,6 +78,7 @@ class AugmentedDEQSolver(InjectedSolver, Callback):
             ValueError: if the task needs a solver and there is none, if it has no use for one, if training is to begin at a
                 learned start, or the solver's own arithmetic would lose its precision.
         """
+        self._tf32, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
         if isinstance(pl_module, Representation) and (self.train is not None or self.test is not None):
             raise ValueError("Representation optimises no input, so that it has no inner solver: leave out `solver`")
         if not isinstance(pl_module, JIIOTask):
@@ -86,11 +96,16 @@ class AugmentedDEQSolver(InjectedSolver, Callback):
             )
         # Not part of the task: a checkpoint never brings budgets of its own, the run file and the command line decide.
         pl_module.solver = self
-        if self.compile is not None:
-            compile_parts(pl_module.net, self.compile)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        torch.backends.cudnn.allow_tf32 = self._tf32
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        torch.backends.cudnn.allow_tf32 = self._tf32
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         """On a GPU only the first step and those that are logged look at their data and their solution."""
+        torch.backends.cudnn.allow_tf32 = False
         self.may_wait = trainer.strategy.root_device.type == "cpu" or logged(trainer, trainer.global_step + 1)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -100,6 +115,43 @@ class AugmentedDEQSolver(InjectedSolver, Callback):
         solver = self.train if task.training else self.test
         assert solver is not None  # checked in setup
         return solver
+
+    def replayed(self, task: nn.Module, batch: Any, observers: Sequence[Observer] = ()) -> InnerSolution | None:
+        solver = self.budget(task)
+        if not (self.capture and isinstance(task, JIIOTask) and task.device.type == self._captured.device):
+            return None
+        if not (task.capturable and solver.capturable and _of_tensors(batch)):
+            return None
+        if task.uses_learned_start():  # a regression, for which the host waits
+            return None
+        inputs = {name: tensor for name, tensor in batch._asdict().items() if tensor.device == task.device}
+        low = autocast_dtype()
+
+        def solve(*tensors: Tensor) -> list[Tensor]:
+            # without what stays on the host (the index): a recording would take the first batch's for all
+            given = batch._replace(**dict.fromkeys(batch._fields) | dict(zip(inputs, tensors, strict=True)))
+            seen: list[Snapshot] = []
+            waits, self.may_wait = self.may_wait, False  # the host looks at the batch elsewhere
+            # no cache of weights in bfloat16: they would be those of the recording for ever
+            autocast = torch.autocast(task.device.type, low, low is not None, cache_enabled=False)
+            try:
+                with torch.no_grad(), autocast, cached_weights(task):
+                    found = solver(task.problem(given), task.initial(given), [seen.append] if observers else ())
+            finally:
+                self.may_wait = waits
+            shown = [part for now in seen for part in (now.value, now.residual, now.cost)]
+            return [found.v.z, found.v.mu, found.v.x, found.residuals, found.cost, found.finite, *shown]
+
+        weights = tuple(tensor.data_ptr() for tensor in (*task.parameters(), *task.buffers()))
+        key = task.training, bool(observers), low, torch.backends.cudnn.allow_tf32, solver, weights
+        z, mu, x, residuals, cost, finite, *shown = self._captured(key, solve, list(inputs.values()))
+        solution = InnerSolution(Augmented(z, mu, x), residuals, cost, solver.max_steps, finite)
+        if self.may_wait:
+            check_replay(task.problem(batch), solution)
+        for step, now in enumerate(zip(shown[::3], shown[1::3], shown[2::3], strict=True)):
+            for observer in observers:
+                observer(Snapshot(step, *now))
+        return solution
 
     def resolve(self, problem: InnerProblem, x: Tensor, hidden: int) -> tuple[Tensor, Tensor]:
         with torch.no_grad():  # from z = 0: feasible metrics are functions of x, not of the solver's z
@@ -149,22 +201,33 @@ class AugmentedDEQSolver(InjectedSolver, Callback):
             )
 
 
-def compile_parts(net: nn.Module, backend: str) -> None:
-    """Compile each part of a net for itself, in place: f and h of any net are calls of its parts, and no solver changes.
+def check_replay(problem: InnerProblem, solution: InnerSolution) -> None:
+    """Refuse, by a ValueError, a solution whose mean cost or residual of z is not that of its problem: 1 in 100 is no rounding.
 
     Example:
-        >>> net = nn.Sequential(nn.Linear(2, 2), nn.Tanh())
-        >>> z = torch.ones(1, 2)
-        >>> eager = net(z)
-        >>> compile_parts(net, "aot_eager")
-        >>> torch.equal(net(z), eager)
-        True
+        >>> problem = InnerProblem(f=lambda z, x: z / 2 + x, loss=lambda z, x: (z - 5).square().sum(1))
+        >>> from jiio_lightning.core import Joint
+        >>> solution = Joint(max_steps=9)(problem, Augmented.start(torch.zeros(1, 1), hidden=1))
+        >>> check_replay(problem, solution)
+        >>> try:
+        ...     check_replay(InnerProblem(problem.f, lambda z, x: 2 * problem.loss(z, x)), solution)
+        ... except ValueError as error:
+        ...     print(str(error)[:54])
+        a captured solve is not that of the present f and loss
     """
-    # An adjoint solve goes back through one graph of f many times: its buffers may not be given away the first time.
-    torch._functorch.config.donated_buffer = False
-    torch._dynamo.config.suppress_errors = True  # eager instead
-    for part in net.children():
-        part.compile(backend=backend)
+    v, finite = solution.v, solution.finite
+    at = problem.evaluate(v)
+    gap = (relative(at.gradient.mu, v.z + at.gradient.mu) - solution.feasibility).abs()[finite].mean()
+    error = (at.loss - solution.cost).abs()[finite].mean() / solution.cost.abs()[finite].mean()
+    if gap > 1e-2 or error > 1e-2:
+        raise ValueError(
+            "a captured solve is not that of the present f and loss, which depend on what Python changes from step to step (an "
+            "epoch, a schedule): set solver.capture: false"
+        )
+
+
+def _of_tensors(batch: Any) -> bool:
+    return hasattr(batch, "_fields") and all(isinstance(part, Tensor) for part in batch)
 
 
 def check_precision(precision: str | int | None, gpu: bool) -> None:

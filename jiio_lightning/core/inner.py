@@ -173,6 +173,7 @@ class InnerSolver(ABC):
     """
 
     max_steps: int  # steps in x
+    capturable: bool = False  # whether a solve, without a tolerance, may be recorded as a CUDA graph (core.capture)
 
     @abstractmethod
     def __call__(self, problem: InnerProblem, v0: Augmented, observers: Sequence[Observer] = ()) -> InnerSolution:

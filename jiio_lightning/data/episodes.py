@@ -71,7 +71,8 @@ class EpisodeDataset(Dataset[EpisodeBatch]):
         numbers = draw.epoch * self.length + draw.rows
         rows, turns = self._plans(numbers)
         images = normalise(self._turned(rows, turns), self.levels, self.value_range).unflatten(0, rows.shape)
-        label = torch.arange(self.plan.ways, device=images.device).view(1, -1, 1).expand(rows.shape)
+        # a label in its own memory each: a loader cannot pin a view of one for many
+        label = torch.arange(self.plan.ways, device=images.device).view(1, -1, 1).expand(rows.shape).contiguous()
         support, query = slice(None, self.plan.shots), slice(self.plan.shots, None)
         return EpisodeBatch(
             support=images[:, :, support].flatten(1, 2),

@@ -81,6 +81,7 @@ class AdversarialTraining(JIIOTask):
         self.threat = ThreatModel(eps, norm, pixel_box)
         self.warm = warm
         self.random_start = random_start
+        self.capturable = not random_start
         self.attacks = tuple(attacks)
         self.own_attacks = {} if own_attacks is None else own_attacks
         for name in self.attacks:

@@ -78,6 +78,9 @@ class JIIOTask(Regularised, ABC):
     """
 
     solver: InjectedSolver | None = None
+    capturable: bool = False
+    """Whether a GPU may replay its solves (``solver.capture``): ``problem`` and ``start`` are functions of the batch's tensors on
+    the device and of the weights alone, draw nothing at random on the host, and wait for the device only where ``may_wait``."""
     learned_start: LearnedStart | None
     """Where the solves of a trained net may begin (``jiio learn_start``); a task without one ignores that of a checkpoint."""
 
@@ -128,8 +131,10 @@ class JIIOTask(Regularised, ABC):
         """A scalar whose gradient is that of the outer loss (Sec. 3.4) plus the Jacobian penalty's; its value means nothing."""
         problem = self.problem(batch)
         watch = self.regularizer.watch(self.global_step, batch.index, self.injected.budget(self).max_steps)
+        solution = self.injected.replayed(self, batch, watch.observers)  # outside: it reads the weights themselves
         with cached_weights(self):  # one block: surrogate and penalty train the very weights that the solve has used
-            solution = self.inner(problem, self.start(batch), watch.observers)
+            if solution is None:
+                solution = self.inner(problem, self.start(batch), watch.observers)
             self.injected.check(solution)  # before a gradient: a NaN in it would spoil all weights
             surrogate = self.outer_gradient(batch, problem, solution)
             penalty = watch.penalty(problem, solution)
@@ -158,9 +163,10 @@ class JIIOTask(Regularised, ABC):
 
     def solve(self, batch: Any, observers: Sequence[Observer] = ()) -> tuple[InnerProblem, InnerSolution]:
         """The inner problem of a batch and its solution from ``initial``, for evaluation."""
+        solution = None if observers else self.injected.replayed(self, batch)
         with cached_weights(self):
             problem = self.problem(batch)
-            return problem, self.inner(problem, self.initial(batch), observers)
+            return problem, self.inner(problem, self.initial(batch), observers) if solution is None else solution
 
     def resolve(self, problem: InnerProblem, x: Tensor, hidden: int) -> tuple[Tensor, Tensor]:
         """z re-solved at x: z ``(B, n)`` and its relative residual ``(B,)``. The inner loss there is the feasible cost."""

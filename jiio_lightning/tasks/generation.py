@@ -33,6 +33,8 @@ class Generation(LatentOptimisation):
         ValueError: for a zoom of another net.
     """
 
+    capturable = True
+
     def __init__(
         self,
         net: Generator,

@@ -28,6 +28,10 @@ class InjectedSolver(ABC):
         """The inner solver of the task's present mode."""
 
     @abstractmethod
+    def replayed(self, task: nn.Module, batch: Any, observers: Sequence[Observer] = ()) -> InnerSolution | None:
+        """The solution of a batch where solves are captured on the device; None where they are not."""
+
+    @abstractmethod
     def resolve(self, problem: InnerProblem, x: Tensor, hidden: int) -> tuple[Tensor, Tensor]:
         """z re-solved at x ``(B, d)`` to a tight tolerance: z ``(B, n)`` and its relative residual ``(B,)``."""
 

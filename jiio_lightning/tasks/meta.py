@@ -57,6 +57,8 @@ class MetaLearning(JIIOTask):
         warm: solves z at x = 0 before each inner solve; Anderson, 6 steps, unless given.
     """
 
+    capturable = True
+
     def __init__(
         self,
         net: ConditionalClassifier,

@@ -9,8 +9,7 @@ import torch
 from pytorch_lightning import LightningModule
 
 from jiio_lightning.callbacks import AugmentedDEQSolver
-from jiio_lightning.callbacks.augmented_deq_solver import compile_parts
-from jiio_lightning.core import Augmented, Joint, Sweeps
+from jiio_lightning.core import Augmented, Joint
 from jiio_lightning.core.inner import InnerSolution, SolveError, diagnose
 from tests.tasks.test_generation import batch, inject, task
 
@@ -30,39 +29,6 @@ def test_the_budget_follows_the_mode():
     solver.setup(None, model, "fit")
     assert model.injected is solver
     assert solver.budget(model.train()).max_steps == 3 and solver.budget(model.eval()).max_steps == 5
-
-
-@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
-def test_a_compiled_step_is_the_eager_one(backend):
-    """With sweeps, which go back through one graph several times, and cached weights, whose graph the outer gradient uses."""
-
-    def step(model) -> list[torch.Tensor]:
-        given = AugmentedDEQSolver(
-            Joint(max_steps=3, sweeps=Sweeps(count=2, dual_end=2)), Joint(max_steps=3), trust_tol=9.0, compile=compiled
-        )
-        given.setup(None, model, "fit")
-        model.log = model.log_dict = lambda *_, **__: None
-        model.train().training_step(batch(dtype=torch.float64), 0).backward()
-        return [weight.grad for weight in model.parameters()]
-
-    compiled = None
-    wanted = step(task(torch.float64))
-    torch._dynamo.utils.counters.clear()
-    compiled = backend
-    torch.testing.assert_close(step(task(torch.float64)), wanted, rtol=1e-9, atol=1e-12)
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 3  # of injection, cell and head
-    assert not torch._dynamo.utils.counters["graph_break"]
-
-
-def test_what_cannot_be_compiled_stays_eager():
-    @torch._dynamo.register_backend
-    def broken(graph, inputs):
-        raise OSError("no compiler here")
-
-    net = torch.nn.Sequential(torch.nn.Linear(2, 2))
-    wanted = net(torch.ones(1, 2))
-    compile_parts(net, "broken")
-    torch.testing.assert_close(net(torch.ones(1, 2)), wanted)
 
 
 def test_a_module_without_an_inner_problem_needs_no_solver():

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from jiio_lightning.cli import run
+from jiio_lightning.tasks import Generation
 from tests.conftest import REPO, metrics
 
 FEW = ("--solver.test.max_steps", "4", "--data.test_limit", "4", "--data.eval_batch_size", "4")
@@ -38,6 +39,22 @@ def test_what_judges_is_in_float32_whatever_the_precision(jiio, name: str) -> No
     judged = [run([*fixed, "--trainer.precision", precision]) for precision in ("32-true", "bf16-mixed")]
     full, mixed = ({name: float(value) for name, value in cli.trainer.callback_metrics.items()} for cli in judged)
     assert len(full) > 2 and mixed == pytest.approx(full, nan_ok=True)
+
+
+def test_only_training_steps_may_convolve_in_tf32(jiio, monkeypatch) -> None:
+    seen: dict[str, set[bool]] = {"training_step": set(), "validation_step": set(), "test_step": set()}
+    for name, allowed in seen.items():
+        plain = getattr(Generation, name)
+
+        def spied(self, *args, plain=plain, allowed=allowed):
+            allowed.add(torch.backends.cudnn.allow_tf32)
+            return plain(self, *args)
+
+        monkeypatch.setattr(Generation, name, spied)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    assert jiio("fit", "--config", "tiny.yaml") == 0 and jiio("test", "--config", "tiny.yaml") == 0
+    assert seen == {"training_step": {True}, "validation_step": {False}, "test_step": {False}}
+    assert torch.backends.cudnn.allow_tf32
 
 
 @pytest.mark.parametrize("precision", ["16-mixed", "bf16-true", "16-true", "transformer-engine"])
