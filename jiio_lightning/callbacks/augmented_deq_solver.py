@@ -13,11 +13,12 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from jiio_lightning.callbacks.finite import logged
-from jiio_lightning.core.capture import Captured
+from jiio_lightning.core.capture import Captured, settings
 from jiio_lightning.core.inner import RESIDUALS, InnerSolution, InnerSolver, SolveError, diagnose
+from jiio_lightning.core.precision import convolutions, full_precision
 from jiio_lightning.core.problem import InnerProblem, autocast_dtype
 from jiio_lightning.core.solvers.anderson import Anderson
-from jiio_lightning.core.solvers.base import FixedPoint, relative
+from jiio_lightning.core.solvers.base import FixedPoint
 from jiio_lightning.core.solvers.observers import Observer, Snapshot
 from jiio_lightning.core.state import Augmented
 from jiio_lightning.core.weights import cached_weights
@@ -32,8 +33,6 @@ PRECISIONS = ("32", "32-true", "64", "64-true", "bf16", "bf16-mixed", "16", "16-
 class AugmentedDEQSolver(InjectedSolver, Callback):
     """Owns the inner solvers, gives them to the task, judges their solutions.
 
-    Where PyTorch lets a GPU convolve in TensorFloat-32 (its default), it does so in training steps alone: what judges is float32.
-
     A module without an inner problem (an autoencoder, a plain classifier) needs no solver and gets none.
 
     Args:
@@ -45,8 +44,8 @@ class AugmentedDEQSolver(InjectedSolver, Callback):
         learned_start: begin evaluation at the task's learned start (``jiio learn_start``), not where training begins. It needs
             shorter first steps, so it belongs to the solver (conf/solver/*_started.yaml).
         capture: on a GPU, replay a solve as one CUDA graph, where task and solver allow it (their ``capturable``): a training
-            step takes 0.2 to 1 of its time (results/gpu.md). f and the loss may then depend on what changes from one to the next
-            only through tensors that are changed in place, as weights are; another change is found out at a step that is logged.
+            step takes 0.2 to 1 of its time (results/gpu.md). It is recorded anew where a public attribute of the task, its net
+            or the solver has changed; what f and the loss read elsewhere (a global, a private attribute) stays as it was.
     """
 
     def __init__(
@@ -67,7 +66,6 @@ class AugmentedDEQSolver(InjectedSolver, Callback):
         self.learned_start = learned_start
         self.capture = capture
         self._captured = Captured()
-        self._tf32 = torch.backends.cudnn.allow_tf32
         self._warned = False
         self._warned_of_trust = False
 
@@ -78,7 +76,6 @@ class AugmentedDEQSolver(InjectedSolver, Callback):
             ValueError: if the task needs a solver and there is none, if it has no use for one, if training is to begin at a
                 learned start, or the solver's own arithmetic would lose its precision.
         """
-        self._tf32, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
         if isinstance(pl_module, Representation) and (self.train is not None or self.test is not None):
             raise ValueError("Representation optimises no input, so that it has no inner solver: leave out `solver`")
         if not isinstance(pl_module, JIIOTask):
@@ -96,16 +93,10 @@ class AugmentedDEQSolver(InjectedSolver, Callback):
             )
         # Not part of the task: a checkpoint never brings budgets of its own, the run file and the command line decide.
         pl_module.solver = self
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        torch.backends.cudnn.allow_tf32 = self._tf32
-
-    def on_train_batch_start(self, *_: Any) -> None:
-        torch.backends.cudnn.allow_tf32 = self._tf32
+        self._captured = type(self._captured)()  # what was recorded of another task, or run, is of no use
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         """On a GPU only the first step and those that are logged look at their data and their solution."""
-        torch.backends.cudnn.allow_tf32 = False
         self.may_wait = trainer.strategy.root_device.type == "cpu" or logged(trainer, trainer.global_step + 1)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -142,19 +133,19 @@ class AugmentedDEQSolver(InjectedSolver, Callback):
             shown = [part for now in seen for part in (now.value, now.residual, now.cost)]
             return [found.v.z, found.v.mu, found.v.x, found.residuals, found.cost, found.finite, *shown]
 
-        weights = tuple(tensor.data_ptr() for tensor in (*task.parameters(), *task.buffers()))
-        key = task.training, bool(observers), low, torch.backends.cudnn.allow_tf32, solver, weights
-        z, mu, x, residuals, cost, finite, *shown = self._captured(key, solve, list(inputs.values()))
-        solution = InnerSolution(Augmented(z, mu, x), residuals, cost, solver.max_steps, finite)
-        if self.may_wait:
-            check_replay(task.problem(batch), solution)
+        of_task = settings(task, without=("solver", "regularizer", "learned_start"))
+        key = hash((of_task, settings(solver), bool(observers), low, convolutions()))
+        found = self._captured(key, solve, list(inputs.values()))
+        z, mu, x, residuals, cost, finite = (tensor.clone() for tensor in found[:6])  # the next replay writes to their places
+        shown = found[6:]
         for step, now in enumerate(zip(shown[::3], shown[1::3], shown[2::3], strict=True)):
             for observer in observers:
                 observer(Snapshot(step, *now))
-        return solution
+        return InnerSolution(Augmented(z, mu, x), residuals, cost, solver.max_steps, finite)
 
     def resolve(self, problem: InnerProblem, x: Tensor, hidden: int) -> tuple[Tensor, Tensor]:
-        with torch.no_grad():  # from z = 0: feasible metrics are functions of x, not of the solver's z
+        # from z = 0: feasible metrics are functions of x, not of the solver's z
+        with torch.no_grad(), full_precision(x.device.type):
             f = problem.in_full_precision().f
             solution = self.tight(lambda z: f(z, x), x.new_zeros(x.shape[0], hidden))
         return solution.value, solution.residual
@@ -199,31 +190,6 @@ class AugmentedDEQSolver(InjectedSolver, Callback):
                 "trains on the Jacobian penalty alone, or on nothing without one. If it lasts (train/trusted stays 0), raise "
                 "jacobian.coefficient, solver.train.max_steps or solver.trust_tol."
             )
-
-
-def check_replay(problem: InnerProblem, solution: InnerSolution) -> None:
-    """Refuse, by a ValueError, a solution whose mean cost or residual of z is not that of its problem: 1 in 100 is no rounding.
-
-    Example:
-        >>> problem = InnerProblem(f=lambda z, x: z / 2 + x, loss=lambda z, x: (z - 5).square().sum(1))
-        >>> from jiio_lightning.core import Joint
-        >>> solution = Joint(max_steps=9)(problem, Augmented.start(torch.zeros(1, 1), hidden=1))
-        >>> check_replay(problem, solution)
-        >>> try:
-        ...     check_replay(InnerProblem(problem.f, lambda z, x: 2 * problem.loss(z, x)), solution)
-        ... except ValueError as error:
-        ...     print(str(error)[:54])
-        a captured solve is not that of the present f and loss
-    """
-    v, finite = solution.v, solution.finite
-    at = problem.evaluate(v)
-    gap = (relative(at.gradient.mu, v.z + at.gradient.mu) - solution.feasibility).abs()[finite].mean()
-    error = (at.loss - solution.cost).abs()[finite].mean() / solution.cost.abs()[finite].mean()
-    if gap > 1e-2 or error > 1e-2:
-        raise ValueError(
-            "a captured solve is not that of the present f and loss, which depend on what Python changes from step to step (an "
-            "epoch, a schedule): set solver.capture: false"
-        )
 
 
 def _of_tensors(batch: Any) -> bool:

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from jiio_lightning.commands.checkpoint import claim_file, read_checkpoint, write_checkpoint
 from jiio_lightning.commands.held_out import first, load, starts
 from jiio_lightning.commands.output import write_record
+from jiio_lightning.core.precision import full_precision
 from jiio_lightning.core.weights import cached_weights
 from jiio_lightning.tasks.base import LEARNED, JIIOTask
 
@@ -134,7 +135,7 @@ def costs(model: JIIOTask, batches: Iterable[Any]) -> tuple[float, float]:
     """Mean feasible cost where training starts and at the learned start, over batches that it has not been fitted to."""
     rows: list[Tensor] = []
     for batch in tqdm(batches, desc="judge", unit="batch"):
-        with cached_weights(model):
+        with cached_weights(model), full_precision(model.device.type):
             problem, places = model.problem(batch), starts(model, batch)
             for v in (places["training"](), places["learned"]()):
                 z, _ = model.injected.resolve(problem, v.x, v.hidden)

@@ -23,6 +23,7 @@ from jiio_lightning.commands.held_out import starts
 from jiio_lightning.core.inner import RESIDUALS, InnerSolution
 from jiio_lightning.core.joint import Joint
 from jiio_lightning.core.kkt import kkt_residual
+from jiio_lightning.core.precision import full_precision
 from jiio_lightning.core.solvers.observers import Observer, Snapshot, Trace
 from jiio_lightning.core.state import Augmented
 from jiio_lightning.core.weights import cached_weights
@@ -122,9 +123,10 @@ class Trial:
         solution, v = solve.solution, solve.solution.v
         cost, residual, metrics = math.nan, math.nan, {}
         if bool(torch.isfinite(v.x).all()):
-            z, gaps = self.model.injected.resolve(self.problem, v.x, v.hidden)
-            cost, residual = float(self.problem.loss(z, v.x).mean()), float(gaps.max())
-            metrics = {k: float(row.mean()) for k, row in self.model.evaluate(self.batch, self.problem, z, v.x).items()}
+            with full_precision(v.x.device.type):
+                z, gaps = self.model.injected.resolve(self.problem, v.x, v.hidden)
+                cost, residual = float(self.problem.loss(z, v.x).mean()), float(gaps.max())
+                metrics = {k: float(row.mean()) for k, row in self.model.evaluate(self.batch, self.problem, z, v.x).items()}
         rows = torch.stack(list(vars(kkt_residual(self.problem, v)).values()))
         return solve.passes | {
             "steps": solution.num_steps,

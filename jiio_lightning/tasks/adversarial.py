@@ -178,6 +178,7 @@ class AdversarialTraining(JIIOTask):
             )
 
     @torch.no_grad()
+    @in_full_precision
     def attacked(self, batch, names: tuple[str, ...]) -> dict[str, Attacked]:  # noqa: ANN001
         """The outcome of each attack by its name, judged at z re-solved."""
         target = self.target(batch)

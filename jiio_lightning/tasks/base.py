@@ -14,6 +14,7 @@ from torch import Tensor
 
 from jiio_lightning.core.inner import InnerSolution
 from jiio_lightning.core.outer import Loss, OuterGradient, Surrogate
+from jiio_lightning.core.precision import full_precision
 from jiio_lightning.core.problem import InnerProblem
 from jiio_lightning.core.solvers.observers import Observer
 from jiio_lightning.core.state import Augmented
@@ -35,11 +36,11 @@ Result = TypeVar("Result")
 
 
 def in_full_precision(method: Callable[Concatenate[Module, Inputs], Result]) -> Callable[Concatenate[Module, Inputs], Result]:
-    """A method of a module without Lightning's autocast: mixed precision is for training, and what judges is not rounded."""
+    """A method of a module in float32 whatever the run's precision: mixed is for training, and what judges is not rounded."""
 
     @wraps(method)
     def exact(module: Module, *args: Inputs.args, **kwargs: Inputs.kwargs) -> Result:
-        with torch.autocast(module.device.type, enabled=False):
+        with full_precision(module.device.type):
             return method(module, *args, **kwargs)
 
     return exact
@@ -79,8 +80,9 @@ class JIIOTask(Regularised, ABC):
 
     solver: InjectedSolver | None = None
     capturable: bool = False
-    """Whether a GPU may replay its solves (``solver.capture``): ``problem`` and ``start`` are functions of the batch's tensors on
-    the device and of the weights alone, draw nothing at random on the host, and wait for the device only where ``may_wait``."""
+    """Whether a GPU may replay its solves (``solver.capture``): ``problem`` and ``start`` depend on the batch's tensors on the
+    device (``batch.index`` is on the host, and None there), the weights and public attributes alone; they draw nothing at random
+    on the host, and wait for the device only where ``may_wait``."""
     learned_start: LearnedStart | None
     """Where the solves of a trained net may begin (``jiio learn_start``); a task without one ignores that of a checkpoint."""
 
@@ -131,7 +133,7 @@ class JIIOTask(Regularised, ABC):
         """A scalar whose gradient is that of the outer loss (Sec. 3.4) plus the Jacobian penalty's; its value means nothing."""
         problem = self.problem(batch)
         watch = self.regularizer.watch(self.global_step, batch.index, self.injected.budget(self).max_steps)
-        solution = self.injected.replayed(self, batch, watch.observers)  # outside: it reads the weights themselves
+        solution = self.injected.replayed(self, batch, watch.observers)  # outside: it computes cached weights of its own
         with cached_weights(self):  # one block: surrogate and penalty train the very weights that the solve has used
             if solution is None:
                 solution = self.inner(problem, self.start(batch), watch.observers)
@@ -163,10 +165,12 @@ class JIIOTask(Regularised, ABC):
 
     def solve(self, batch: Any, observers: Sequence[Observer] = ()) -> tuple[InnerProblem, InnerSolution]:
         """The inner problem of a batch and its solution from ``initial``, for evaluation."""
+        problem = self.problem(batch)  # first: it looks at the batch
         solution = None if observers else self.injected.replayed(self, batch)
-        with cached_weights(self):
-            problem = self.problem(batch)
-            return problem, self.inner(problem, self.initial(batch), observers) if solution is None else solution
+        if solution is None:
+            with cached_weights(self):
+                solution = self.inner(problem, self.initial(batch), observers)
+        return problem, solution
 
     def resolve(self, problem: InnerProblem, x: Tensor, hidden: int) -> tuple[Tensor, Tensor]:
         """z re-solved at x: z ``(B, n)`` and its relative residual ``(B,)``. The inner loss there is the feasible cost."""

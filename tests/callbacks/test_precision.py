@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from jiio_lightning.cli import run
+from jiio_lightning.core.precision import convolutions, full_precision
 from jiio_lightning.tasks import Generation
 from tests.conftest import REPO, metrics
 
@@ -41,20 +42,41 @@ def test_what_judges_is_in_float32_whatever_the_precision(jiio, name: str) -> No
     assert len(full) > 2 and mixed == pytest.approx(full, nan_ok=True)
 
 
-def test_only_training_steps_may_convolve_in_tf32(jiio, monkeypatch) -> None:
-    seen: dict[str, set[bool]] = {"training_step": set(), "validation_step": set(), "test_step": set()}
+@pytest.fixture(params=["old", "new"])
+def usual(request):
+    """What a GPU convolves in, set by PyTorch's old name, or by its new ones, after which the old one may not be asked."""
+    if request.param == "old":
+        before, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, True
+        yield True
+        torch.backends.cudnn.allow_tf32 = before
+    elif not hasattr(torch.backends.cudnn, "rnn"):
+        pytest.skip("the new names came with PyTorch 2.9")
+    else:
+        before, torch.backends.cudnn.rnn.fp32_precision = torch.backends.cudnn.rnn.fp32_precision, "ieee"
+        yield "tf32"
+        torch.backends.cudnn.rnn.fp32_precision = before
+
+
+def test_only_training_steps_may_convolve_in_tf32(jiio, monkeypatch, usual) -> None:
+    assert convolutions() == usual
+    seen: dict[str, set[bool]] = {"training_step": set(), "evaluate": set()}
     for name, allowed in seen.items():
         plain = getattr(Generation, name)
 
         def spied(self, *args, plain=plain, allowed=allowed):
-            allowed.add(torch.backends.cudnn.allow_tf32)
+            allowed.add(convolutions() == usual)
             return plain(self, *args)
 
         monkeypatch.setattr(Generation, name, spied)
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     assert jiio("fit", "--config", "tiny.yaml") == 0 and jiio("test", "--config", "tiny.yaml") == 0
-    assert seen == {"training_step": {True}, "validation_step": {False}, "test_step": {False}}
-    assert torch.backends.cudnn.allow_tf32
+    assert seen == {"training_step": {True}, "evaluate": {False}}
+    assert convolutions() == usual
+
+
+def test_an_error_leaves_the_convolutions_as_they_were(usual) -> None:
+    with pytest.raises(RuntimeError, match="here"), full_precision("cpu"):
+        raise RuntimeError("here")
+    assert convolutions() == usual
 
 
 @pytest.mark.parametrize("precision", ["16-mixed", "bf16-true", "16-true", "transformer-engine"])

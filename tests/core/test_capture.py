@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from jiio_lightning.core import capture
-from jiio_lightning.core.capture import Captured
+from jiio_lightning.core.capture import Captured, settings
 
 
 class Repeated(Captured):
@@ -17,7 +19,7 @@ class Repeated(Captured):
 
     device = "cpu"
 
-    def record(self, run: Callable[[], list[Tensor]]) -> tuple[Callable[[], None], list[Tensor]]:
+    def record(self, run: Callable[[], list[Tensor]], device: torch.device) -> tuple[Callable[[], None], list[Tensor]]:
         outputs = [output.clone() for output in run()]
 
         def replay() -> None:
@@ -25,6 +27,14 @@ class Repeated(Captured):
                 place.copy_(new)
 
         return replay, outputs
+
+
+class Stale(Repeated):
+    """Replays what it has recorded whatever Python has changed since, as a CUDA graph does, and whatever the inputs."""
+
+    def record(self, run: Callable[[], list[Tensor]], device: torch.device) -> tuple[Callable[[], None], list[Tensor]]:
+        outputs = run()
+        return lambda: None, outputs
 
 
 KINDS = [Repeated, pytest.param(Captured, marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))]
@@ -46,7 +56,7 @@ def test_replays_see_new_inputs_and_weights_that_changed_in_place(captured):
     for step in range(5):
         weight.fill_(step + 1)
         x = torch.full((3,), float(step), device=captured.device)
-        answers.append(captured("a", function, [x, 2 * x]))
+        answers.append([answer.clone() for answer in captured("a", function, [x, 2 * x])])
         x.fill_(torch.nan)  # the inputs are the caller's
     assert [answer[0].tolist() for answer in answers] == [[(step + 1.0) * step] * 3 for step in range(5)]
     assert [answer[1].tolist() for answer in answers] == [[3.0 * step] * 3 for step in range(5)]
@@ -69,9 +79,56 @@ def test_batches_of_ever_new_shapes_do_not_fill_the_device(captured, monkeypatch
     assert len(captured._graphs) == 2
 
 
+def test_a_copy_has_recorded_nothing(captured):
+    for _ in range(2):
+        captured("a", lambda x: [2 * x], [torch.ones(2, device=captured.device)])
+    assert type(copy.deepcopy(captured)) is type(captured) and captured._graphs and not copy.deepcopy(captured)._graphs
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.gain, self.inside = nn.Linear(2, 2), 1.0, SimpleNamespace(sizes=[1, 2], of=self)
+        self.register_buffer("shift", torch.zeros(2))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda net: setattr(net, "gain", 2.0),
+        lambda net: net.inside.sizes.append(3),
+        lambda net: net.eval(),
+        lambda net: setattr(net.layer, "weight", nn.Parameter(torch.zeros(2, 2))),
+        lambda net: setattr(net, "shift", torch.zeros(2)),
+        lambda net: setattr(net, "layer", nn.Identity()),
+        lambda net: setattr(net.inside, "of", len),
+    ],
+)
+def test_settings_see_what_is_changed(change):
+    net = Net()
+    before = settings(net), hash(settings(net))
+    with torch.no_grad():  # in place
+        net.layer.weight.fill_(3.0)
+        net.shift.fill_(3.0)
+    net._private = 7
+    assert (settings(net), hash(settings(net))) == before
+    kept = net.layer.weight, net.shift  # else their places may be taken by the new ones
+    change(net)
+    assert settings(net) != before[0] and len(kept) == 2
+
+
+def test_settings_without_some():
+    net = Net()
+    before = settings(net, without=("gain", "layer"))
+    net.gain, net.layer.weight = 2.0, nn.Parameter(torch.zeros(2, 2))
+    assert settings(net, without=("gain", "layer")) == before
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_function_that_waits_is_one_clear_error():
     captured, x = Captured(), torch.ones(2, device="cuda")
     assert captured("a", lambda x: [x * float(x.sum())], [x])[0].tolist() == [2, 2]
+    stream = torch.cuda.current_stream()
     with pytest.raises(ValueError, match="cannot be captured as a CUDA graph: set solver.capture: false"):
         captured("a", lambda x: [x * float(x.sum())], [x])
+    assert torch.cuda.current_stream() == stream

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,8 +14,13 @@ from torch import Tensor
 from jiio_lightning.callbacks import AugmentedDEQSolver, JacobianRegularization
 from jiio_lightning.core import Joint, Sweeps
 from jiio_lightning.core.capture import Captured
-from jiio_lightning.core.steps import Plain
-from tests.core.test_capture import KINDS, Repeated
+from jiio_lightning.core.precision import full_precision
+from jiio_lightning.core.steps import Normalised, Plain
+from jiio_lightning.tasks import AdversarialTraining
+from tests.attacks.smooth import Smooth
+from tests.core.modes import NoSynchronisation
+from tests.core.test_capture import KINDS, Repeated, Stale
+from tests.tasks.test_adversarial import batch as images
 from tests.tasks.test_ddp import TASKS
 from tests.tasks.test_generation import batch, inject, task
 
@@ -89,25 +95,84 @@ def test_training_and_evaluation_are_the_same(trained, kind):
         torch.testing.assert_close(two, one, rtol=1e-6, atol=1e-9)
 
 
-class Stale(Repeated):
-    """Replays what it has recorded whatever Python has changed since, as a CUDA graph does."""
-
-    def record(self, run):
-        outputs = run()
-        return lambda: None, outputs
-
-
-def test_a_change_that_a_replay_cannot_see_is_found_out():
+@pytest.fixture
+def stale():
+    """A task, its solver, and a recorder that shows where a recording has been used for what it is not."""
     model = task().train()
-    solver = inject(model)
+    solver = inject(model, steps=3)
     solver._captured = Stale()
     for _ in range(3):
-        assert solver.replayed(model, batch()) is not None
-    model.loss_scale = 2.0
-    with pytest.raises(ValueError, match="not that of the present f and loss.*solver.capture: false"):
         solver.replayed(model, batch())
-    solver.may_wait = False
-    assert solver.replayed(model, batch()) is not None
+    return model, solver
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model, solver: setattr(model, "loss_scale", 2.0),
+        lambda model, solver: model.eval(),
+        lambda model, solver: setattr(solver.train, "max_steps", 2),
+        lambda model, solver: setattr(solver.train.step, "size", 0.1),
+        lambda model, solver: setattr(model, "net", task(torch.float32).net.requires_grad_(False)),
+        lambda model, solver: model.net.float(),
+    ],
+)
+def test_another_setting_is_another_recording(stale, change):
+    model, solver = stale
+    before = model.net  # else its places may be taken
+    change(model, solver)
+    wanted = solver.budget(model)(model.problem(batch()), model.start(batch()))
+    for _ in range(3):
+        found = solver.replayed(model, batch())
+        torch.testing.assert_close(found.v.x, wanted.v.x)
+        torch.testing.assert_close(found.cost, wanted.cost)
+        assert found.num_steps == wanted.num_steps
+    assert before is not None
+
+
+def test_another_radius_is_another_recording():
+    given = AdversarialTraining(Smooth(), eps=0.1).train()
+    solver = AugmentedDEQSolver(Joint(Normalised(1.0), max_steps=3), Joint(max_steps=3))
+    solver._captured = Stale()
+    solver.setup(None, given, "fit")
+    for eps in (0.1, 0.1, 0.1, 0.5, 0.5, 0.5):
+        given.threat = replace(given.threat, eps=eps)
+        x = solver.replayed(given, images()).v.x
+        assert x.norm(dim=1).max().item() == pytest.approx(eps)
+
+
+def test_a_recording_has_no_index_no_cache_and_never_waits(stale):
+    model, solver = stale
+    problem, seen = model.problem, []
+
+    def looked_at(given):
+        seen.append((given.index is None, torch.is_autocast_cache_enabled(), model.may_wait))
+        return problem(given)
+
+    model.problem = looked_at
+    on_host = batch()._replace(index=torch.empty(4, device="meta"))  # as on a GPU: not where the task is
+    with torch.autocast("cpu"), NoSynchronisation():
+        solver.replayed(model, on_host)
+    assert seen == [(True, False, False)] and model.may_wait
+
+
+def test_what_is_recorded_in_one_precision_is_not_replayed_in_another(stale):
+    model, solver = stale
+    with torch.autocast("cpu"):
+        for _ in range(3):
+            short = solver.replayed(model, batch())
+    assert not short.v.z.equal(solver.replayed(model, batch()).v.z)
+    recorded = len(solver._captured._graphs)
+    with full_precision("cpu"):
+        for _ in range(2):
+            solver.replayed(model, batch())
+    assert len(solver._captured._graphs) == recorded + 1
+
+
+def test_a_new_setup_forgets(stale):
+    model, solver = stale
+    solver.setup(None, model, "test")
+    assert not solver._captured._graphs and type(solver._captured) is Stale
 
 
 @pytest.mark.parametrize(
