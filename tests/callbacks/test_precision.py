@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from jiio_lightning.callbacks import AugmentedDEQSolver
 from jiio_lightning.cli import run
+from jiio_lightning.core import InnerProblem
 from jiio_lightning.core.precision import convolutions, full_precision
 from jiio_lightning.tasks import Generation
 from tests.conftest import REPO, metrics
@@ -71,6 +73,19 @@ def test_only_training_steps_may_convolve_in_tf32(jiio, monkeypatch, usual) -> N
     assert jiio("fit", "--config", "tiny.yaml") == 0 and jiio("test", "--config", "tiny.yaml") == 0
     assert seen == {"training_step": {True}, "evaluate": {False}}
     assert convolutions() == usual
+
+
+def test_z_is_resolved_in_full_precision(usual) -> None:
+    seen = []
+
+    def f(z: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        seen.append((convolutions() == usual, torch.is_autocast_enabled("cpu")))
+        return z / 2
+
+    with torch.autocast("cpu"):
+        problem = InnerProblem(f, lambda z, x: z.sum(dim=1))
+        AugmentedDEQSolver().resolve(problem, torch.zeros(2, 3), 4)
+    assert set(seen) == {(False, False)}
 
 
 def test_an_error_leaves_the_convolutions_as_they_were(usual) -> None:
