@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from enum import Enum
 from types import FunctionType, MethodType
 from typing import Any
 
@@ -104,7 +105,7 @@ def settings(thing: Any, without: Sequence[str] = (), above: tuple[int, ...] = (
         >>> settings(solver) == before
         True
     """
-    if thing is None or isinstance(thing, bool | int | float | str | type):
+    if thing is None or isinstance(thing, bool | int | float | str | type | Enum):
         return thing
     if isinstance(thing, Tensor):
         return thing.data_ptr()

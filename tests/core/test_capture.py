@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from enum import Enum
 from types import SimpleNamespace
 
 import pytest
@@ -85,10 +86,13 @@ def test_a_copy_has_recorded_nothing(captured):
     assert type(copy.deepcopy(captured)) is type(captured) and captured._graphs and not copy.deepcopy(captured)._graphs
 
 
+Plain = Enum("Plain", ["ZERO", "ONE", "TWO"])
+
+
 class Net(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.layer, self.gain, self.inside = nn.Linear(2, 2), 1.0, SimpleNamespace(sizes=[1, 2], of=self)
+        self.layer, self.gain, self.inside = nn.Linear(2, 2), 1.0, SimpleNamespace(sizes=[1, 2], of=self, kind=Plain.ZERO)
         self.register_buffer("shift", torch.zeros(2))
 
 
@@ -97,6 +101,8 @@ class Net(nn.Module):
     [
         lambda net: setattr(net, "gain", 2.0),
         lambda net: net.inside.sizes.append(3),
+        lambda net: setattr(net.inside, "kind", Plain.ONE),
+        lambda net: setattr(net.inside, "kind", Plain.TWO),
         lambda net: net.eval(),
         lambda net: setattr(net.layer, "weight", nn.Parameter(torch.zeros(2, 2))),
         lambda net: setattr(net, "shift", torch.zeros(2)),
