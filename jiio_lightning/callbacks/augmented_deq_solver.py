@@ -134,7 +134,7 @@ class AugmentedDEQSolver(InjectedSolver, Callback):
             return [found.v.z, found.v.mu, found.v.x, found.residuals, found.cost, found.finite, *shown]
 
         of_task = settings(task, without=("solver", "regularizer", "learned_start"))
-        key = hash((of_task, settings(solver), bool(observers), low, convolutions()))
+        key = of_task, settings(solver), bool(observers), low, convolutions()
         found = self._captured(key, solve, list(inputs.values()))
         z, mu, x, residuals, cost, finite = (tensor.clone() for tensor in found[:6])  # the next replay writes to their places
         shown = found[6:]

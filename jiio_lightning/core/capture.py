@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 LIMIT = 16
-"""Graphs that one Captured keeps: each holds memory, and batches of ever new shapes would fill the device."""
+"""Graphs that one Captured keeps, the last ones: each holds memory, and batches of ever new shapes would fill the device."""
 
 Function = Callable[..., list[Tensor]]
 Recording = tuple[Callable[[], None], list[Tensor]]
@@ -55,9 +55,14 @@ class Captured:
         key = key, tuple((given.shape, given.dtype, given.device) for given in inputs)
         if key not in self._graphs:
             # The first call as it is: caches are filled and kernels chosen, and a batch that comes once is never recorded.
-            if key not in self._seen or len(self._graphs) == LIMIT:
+            if key not in self._seen:
+                if len(self._seen) == LIMIT:
+                    self._seen.clear()
                 self._seen.add(key)
                 return function(*inputs)
+            if len(self._graphs) == LIMIT:
+                del self._graphs[next(iter(self._graphs))]
+            self._seen.remove(key)
             static = [given.clone() for given in inputs]
             self._graphs[key] = static, *self.record(lambda: function(*static), static[0].device)
         static, replay, outputs = self._graphs[key]
@@ -108,7 +113,7 @@ def settings(thing: Any, without: Sequence[str] = (), above: tuple[int, ...] = (
     if thing is None or isinstance(thing, bool | int | float | str | type | Enum):
         return thing
     if isinstance(thing, Tensor):
-        return thing.data_ptr()
+        return thing.data_ptr(), thing.dtype, thing.shape, thing.stride()
     if id(thing) in above or isinstance(thing, FunctionType | MethodType):
         return id(thing)
     above = (*above, id(thing))
@@ -120,7 +125,7 @@ def settings(thing: Any, without: Sequence[str] = (), above: tuple[int, ...] = (
         named = thing
     else:
         named = getattr(thing, "__dict__", None)
-    if named is None:
-        return id(thing)
+    if not named:  # a partial function, an object with slots
+        return type(thing), id(thing)
     public = [(name, part) for name, part in named.items() if str(name)[:1] != "_" and name not in without]
     return type(thing), tuple([(name, settings(part, (), above)) for name, part in public])

@@ -36,7 +36,7 @@ Result = TypeVar("Result")
 
 
 def in_full_precision(method: Callable[Concatenate[Module, Inputs], Result]) -> Callable[Concatenate[Module, Inputs], Result]:
-    """A method of a module in float32 whatever the run's precision: mixed is for training, and what judges is not rounded."""
+    """A method of a module without what makes training shorter, autocast and short convolutions: what judges is not rounded."""
 
     @wraps(method)
     def exact(module: Module, *args: Inputs.args, **kwargs: Inputs.kwargs) -> Result:
