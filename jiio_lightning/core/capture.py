@@ -97,7 +97,7 @@ def settings(thing: Any, without: Sequence[str] = (), above: tuple[int, ...] = (
     Args:
         thing: a module, a solver, or anything with attributes.
         without: names of attributes of it that do not matter.
-        above: of the recursion.
+        above: identities of what it is a part of, where a circle ends.
 
     Example:
         >>> from jiio_lightning.core import Joint

@@ -115,7 +115,7 @@ class Joint(InnerSolver):
         judge = LowestResidual() if descends else Last()
         self.selection = judge if selection is None else selection
         self.sweeps = sweeps
-        self.capturable = tol == 0 and sweeps.loss_every == 1  # a cached loss is not that of the iterate
+        self.capturable = tol == 0
 
     def __call__(self, problem: InnerProblem, v0: Augmented, observers: Sequence[Observer] = ()) -> InnerSolution:
         """Solve from v0; observers see packed iterates."""

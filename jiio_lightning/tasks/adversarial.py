@@ -198,13 +198,11 @@ class AdversarialTraining(JIIOTask):
         """The names of the attacks of a test; clean images are always the first."""
         return tuple(dict.fromkeys((CLEAN, *self.attacks, *self.own_attacks)))
 
-    @in_full_precision
     def predict_step(self, batch, batch_idx: int) -> dict[str, Tensor]:  # noqa: ANN001
         """``logits`` and ``label`` of clean images, and ``index``."""
         verdict = self.attacked(batch, (CLEAN,))[CLEAN].verdict
         return {"logits": verdict.logits, "label": batch.label, "index": batch.index}
 
-    @in_full_precision
     def _judged(self, stage: str, batch, names: tuple[str, ...]) -> dict[str, Tensor]:  # noqa: ANN001
         found = metrics(self.attacked(batch, names))
         self._log(stage, {name: value.mean() for name, value in found.items()}, len(batch.index))
