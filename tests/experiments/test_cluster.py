@@ -157,11 +157,11 @@ def test_the_gpus_of_every_run_are_those_of_its_trainer(budget):
     runs = {run for table in TABLES.values() for run in table(budget).runs()}
     found = {run.name: gpus([word if word[:2] == "--" else str(ROOT / word) for word in run.overrides]) for run in runs}
     if budget is Budget.PAPER:
-        fits = ("generators/jiio_seed0_0.001", "meta/jiio_seed0", "meta/maml", "adversarial/mnist_1_jiio_seed0")
+        fits = ("generators/jiio_seed0_0.001", "meta/jiio_seed0", "meta/maml_seed0", "adversarial/mnist_1_jiio_seed0")
         assert [found[name] for name in fits] == [4, 4, 1, 2]
         hours = {run.name: run.limits.hours for run in runs}
         assert hours["meta/jiio_seed0"] == hours["generators/ffhq"] == 72
-        assert hours["meta/maml"] == hours["table6/jiio_seed0"] == 24
+        assert hours["meta/maml_seed0"] == hours["table6/jiio_seed0"] == 24
     assert set(found.values()) == {Budget.PAPER: {1, 2, 3, 4}, Budget.GPU: {1}}.get(budget, {0})
 
 
