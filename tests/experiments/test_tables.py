@@ -204,7 +204,7 @@ def test_attacks_and_adaptations_are_timed_on_the_nets_of_the_tables_of_accuracy
         assert fits and fits < {run for run in TABLES[accuracy](budget).runs() if run.command == "fit"}
 
 
-@pytest.mark.parametrize("budget, there", zip(Budget, (True, False, False, True), strict=True))
+@pytest.mark.parametrize("budget, there", [(budget, budget is Budget.PAPER) for budget in Budget])
 def test_a_cell_without_a_run_stays(budget, there):
     cells = TABLES["table2"](budget).cells
     assert all(bool(cell.runs) == there for cell in cells if cell.row.startswith("CIFAR-10"))
