@@ -1,6 +1,6 @@
 """What MkDocs builds beside the pages of this folder: files of the repository at their own paths, the reference, and formulas.
 
-A page links to `results/table1.md` or `conf/solver/joint.yaml` as if they lay here.
+A page links to `../results/table1.md` or `../conf/solver/joint.yaml`, as they lie in a checkout; in the site they lie beside it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ REPO = Path(__file__).parents[1]
 BROUGHT = ("results/**/*", "conf/**/*.yaml", "tasks/*.yaml", "data/README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
 ROOMS = ("core", "models", "tasks", "callbacks", "data", "attacks", "starts", "metrics")
 MADE: dict[str, Callable[[], str]] = {"run_files": run_files, "commands": commands}
+LINK = re.compile(r"(?<=\]\()(?:\.\./)+(?=\w)")
 MATHS = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.S)
 
 
@@ -33,6 +34,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for name, text in made.items():
         files.append(File.generated(config, f"reference/{name}.md", content=text))
     return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Of links that leave this folder, the folder left out."""
+    out = "../" * (page.file.src_uri.count("/") + 1)
+    return LINK.sub(lambda found: found[0].removeprefix("../") if found[0] == out else found[0], markdown)
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:

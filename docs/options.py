@@ -81,7 +81,7 @@ and what can be of one class only (`trainer`, `solver`, `jacobian`, `step_sizes`
 | `--config` | a run file; a further one adds to it (mappings are merged, lists replaced) |
 | `--name` | of the run; the stem of the first `--config` unless given |
 | `seed_everything` | seed of everything that is random; 0 |
-| `--ckpt_path` | weights: a file, `last`, `best` or `none`; in `fit` the run that goes on |
+| `--ckpt_path` | weights: a file, `last`, `none`, or a monitored `best`; in `fit` the run that goes on |
 | `--overwrite` | `fit`: replace the run that the folder holds |
 | `--allow MODULE` | command line only: classes of this module may be named ([SECURITY.md](../SECURITY.md)) |
 """

@@ -32,6 +32,7 @@ class SampleStream(IntEnum):
     PROBES = 0
     LATENT = 1
     MEASUREMENT = 2
+    START = 3
 
 
 def generator(seed: int, stream: DataStream, *counters: int) -> np.random.Generator:

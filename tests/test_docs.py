@@ -14,6 +14,8 @@ from tests.conftest import REPO
 
 DOCS = REPO / "docs"
 BLOCK = re.compile(r"^```(python|bash)\n(.*?)^```", re.M | re.S)
+LINK = re.compile(r"\]\(([^)#\s]+)")
+PAGES = [path for folder in (".", "results", "data", "docs", "docs/*") for path in sorted(REPO.glob(f"{folder}/*.md"))]
 RUN = [
     *sorted(DOCS.glob("tutorials/*.md")),
     *(page for page in sorted(DOCS.glob("how-to/*.md")) if BLOCK.search(page.read_text())),
@@ -52,6 +54,13 @@ def test_a_figure_is_drawn(script, tmp_path):
     subprocess.run([sys.executable, script, tmp_path], check=True, env=os.environ | ENVIRONMENT)
     assert (tmp_path / f"{script.stem}.svg").stat().st_size > 1000
     assert (script.parent / f"{script.stem}.svg").is_file()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(REPO).as_posix())
+def test_a_link_leads_somewhere_in_a_checkout(page):
+    """Those of the reference, which is made from the signatures, do so in the site."""
+    links = [link for link in LINK.findall(page.read_text()) if ":" not in link and "reference/" not in link]
+    assert not [link for link in links if not (page.parent / link).exists()]
 
 
 def test_every_page_is_in_the_navigation():

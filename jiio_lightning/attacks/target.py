@@ -14,7 +14,7 @@ from jiio_lightning.core.problem import InnerProblem
 from jiio_lightning.core.solvers.base import FixedPoint
 from jiio_lightning.core.state import Augmented
 from jiio_lightning.models.interface import Classifier
-from jiio_lightning.randomness import sample_generators
+from jiio_lightning.randomness import SampleStream, sample_generators
 
 Resolve = Callable[[InnerProblem, Tensor, int], tuple[Tensor, Tensor]]
 """Re-solves z at a given x: ``(problem, x (B, d), n)`` to z ``(B, n)`` and its relative residual ``(B,)``."""
@@ -54,7 +54,7 @@ class Target:
 
     def random(self, draw: int) -> Tensor:
         """The ``draw``-th random allowed perturbation ``(B, d)``, a function of (seed, draw, index)."""
-        return self.threat.draw(self.pixels, sample_generators(self.seed, draw, self.index))
+        return self.threat.draw(self.pixels, sample_generators(self.seed, draw, self.index, SampleStream.START))
 
     def start(self, delta: Tensor, warm: FixedPoint | None = None) -> Augmented:
         """Where a solve begins: delta ``(B, d)``, z = 0 or, by the solver ``warm``, the equilibrium at delta, and mu = 0."""

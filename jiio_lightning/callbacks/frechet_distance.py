@@ -61,7 +61,7 @@ class FrechetDistance(Callback):
         generated: PositiveInt = 10_000,
         latents: PositiveInt = 10_000,
         batch_size: PositiveInt = 250,
-        seed: int = 0,
+        seed: NonNegativeInt = 0,
     ) -> None:
         if resamples == 1:
             raise ValueError("the interval of a Frechet distance needs resamples >= 2, or 0 for none")

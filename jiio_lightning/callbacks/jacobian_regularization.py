@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from jsonargparse.typing import NonNegativeFloat, PositiveInt
+from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
@@ -45,7 +45,7 @@ class JacobianRegularization(Regularizer, Callback):
         mode_coefficient: NonNegativeFloat = 0.0,
         at: Literal["trajectory", "end"] = "trajectory",
         every: PositiveInt = 1,
-        seed: int = 0,
+        seed: NonNegativeInt = 0,
     ) -> None:
         self.coefficient = coefficient
         self.probes = probes
@@ -64,6 +64,11 @@ class JacobianRegularization(Regularizer, Callback):
             raise ValueError("Representation bounds its cell by model.net.bound: leave out `jacobian`")
         if isinstance(pl_module, Regularised):
             pl_module.regularizer = self
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Take it out again: another trainer's fit is without it."""
+        if isinstance(pl_module, Regularised):
+            pl_module.regularizer = Regularizer()
 
     def watch(self, step: int, index: Tensor, max_steps: int) -> Watch:
         if step % self.every:

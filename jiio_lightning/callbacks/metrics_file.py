@@ -38,6 +38,7 @@ class AddedRows(ExperimentWriter):
             self.anew = False
             if path.is_file():
                 path.rename(next(old for n in count(1) if not (old := path.with_stem(f"metrics_{n}")).exists()))
+        self.read_columns()  # a test beside a fit of the same run may have added some
         super().save()
 
     def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:

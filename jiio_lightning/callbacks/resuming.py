@@ -44,22 +44,27 @@ class SameRun(Callback):
         self.pending, self.stream = state_dict["pending"], state_dict["stream"]
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        fits = trainer.state.fn == TrainerFn.FITTING
-        if fits and getattr(pl_module, "one_cycle", False) and not checkpoint.get("lr_schedulers"):
-            raise ValueError("the checkpoint is of a run without a schedule: go on with model.one_cycle: false")
+        self._scheduled = bool(checkpoint.get("lr_schedulers"))
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # before a checkpoint's optimisers are loaded
+        groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+        self._options = [{name: value for name, value in group.items() if name != "params"} for group in groups]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        own = _stream(trainer)
-        given = self.stream or own  # a checkpoint of before may say less of it
-        told = ", ".join(f"{name} {value!r} (now {own[name]!r})" for name, value in given.items() if value != own[name])
-        if told:
-            raise ValueError(f"the checkpoint's run had {told}: a run goes on with the data that it began with")
+        own, given = _stream(trainer), self.stream
         self.stream = own
         if trainer.ckpt_path is None:
             return
-        for optimizer in trainer.optimizers if not trainer.lr_scheduler_configs else ():
-            for group in optimizer.param_groups:
-                group |= optimizer.defaults  # a checkpoint has the state, the run file has the learning rate
+        if trainer.lr_scheduler_configs and not self._scheduled:
+            raise ValueError("the checkpoint is of a run without a schedule: go on with model.one_cycle: false")
+        # a checkpoint of before may say less of the data
+        told = ", ".join(f"{name} {value!r} (now {own[name]!r})" for name, value in (given or own).items() if value != own[name])
+        if told:
+            raise ValueError(f"the checkpoint's run had {told}: a run goes on with the data that it began with")
+        if not trainer.lr_scheduler_configs:  # a checkpoint has the state, the run file has the learning rate
+            groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+            for group, options in zip(groups, self._options, strict=True):
+                group |= options
         for logger in trainer.loggers:
             if isinstance(logger, MetricsFile):
                 logger.cut(trainer.global_step, self.pending, Path(trainer.ckpt_path).parent.parent)

@@ -8,7 +8,7 @@ from itertools import count
 from pathlib import Path
 
 import torch
-from jsonargparse.typing import PositiveInt
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.utilities import move_data_to_device, rank_zero_info
 from torch import Tensor
@@ -49,7 +49,7 @@ def sample(
     out: str | None = None,
     latents: PositiveInt = 10_000,
     batch_size: PositiveInt = 250,
-    seed: int = 0,
+    seed: NonNegativeInt = 0,
 ) -> Samples:
     """Fit a density to the latents of training images, sample it and write the images that it decodes to.
 

@@ -7,6 +7,7 @@ from enum import Enum
 from types import FunctionType, MethodType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -110,6 +111,8 @@ def settings(thing: Any, without: Sequence[str] = (), above: tuple[int, ...] = (
         >>> settings(solver) == before
         True
     """
+    if isinstance(thing, np.generic) or (isinstance(thing, Tensor) and not thing.ndim and thing.device.type == "cpu"):
+        thing = thing.item()  # a graph has the number, not the place
     if thing is None or isinstance(thing, bool | int | float | str | type | Enum):
         return thing
     if isinstance(thing, Tensor):

@@ -129,9 +129,9 @@ def equilibrium(f: Cell, x: Tensor, z0: Tensor, forward: FixedPoint | None, back
     with torch.no_grad():
         z = z0 if forward is None else forward(lambda z: f(z, x), z0).value
     if not torch.is_grad_enabled():
-        return f(z, x)
+        return f(z, x).to(z.dtype)
     z = (z.clone() if z.is_inference() else z).detach().requires_grad_()
-    fz = f(z, x)
+    fz = f(z, x).to(z.dtype)  # under autocast f may end in a short type
     if not _has_other_leaf(fz, z):
         return fz.detach()
     # A view has a hook of its own, which the products with the Jacobian do not meet again. The hook puts mu in the place of

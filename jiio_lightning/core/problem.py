@@ -58,15 +58,23 @@ class InnerProblem:
         """v0 outside any graph and with x in C, where every solve begins.
 
         Raises:
-            ValueError: if it is no batch of real numbers on one device.
+            ValueError: if it is no batch of real numbers on one device, or project changes its shape; under inference_mode.
         """
-        x = v0.x
-        if not x.is_floating_point() or not len(x) or x.is_meta or {v0.z.device, v0.mu.device} != {x.device}:
+        if torch.is_inference_mode_enabled():
+            raise ValueError("a solve takes gradients: Trainer(inference_mode=False), or torch.no_grad() for inference_mode()")
+        z, mu, x = v0.z, v0.mu, v0.x
+        rows = {tuple(block.shape[:1]) if block.ndim == 2 else None for block in (z, mu, x)}
+        alike = len(rows) == 1 and None not in rows and z.shape == mu.shape
+        if not x.is_floating_point() or not len(x) or x.is_meta or {z.device, mu.device} != {x.device} or not alike:
             raise ValueError(
-                f"a solve needs an x of real numbers, at least one row, on the device of z and mu and of the net: it is "
-                f"{tuple(x.shape)} of {x.dtype} on {x.device}, z is on {v0.z.device} and mu on {v0.mu.device}"
+                f"a solve needs an x (B, d) of real numbers, at least one row, on the device of the net, and z and mu (B, n) "
+                f"there: x is {tuple(x.shape)} of {x.dtype} on {x.device}, z {tuple(z.shape)} on {z.device} and mu "
+                f"{tuple(mu.shape)} on {mu.device}"
             )
-        return replace(v0.detach(), x=self.project(x.detach()))
+        allowed = self.project(x.detach())
+        if allowed.shape != x.shape:
+            raise ValueError(f"project has to return {tuple(x.shape)}, as x is, not {tuple(allowed.shape)}")
+        return replace(v0.detach(), x=allowed)
 
     def in_full_precision(self) -> InnerProblem:
         """This problem without autocast: what judges an answer is not rounded to bfloat16."""
@@ -123,7 +131,7 @@ class _Entry:
         try:
             answer = self._run(z, x)
         except RuntimeError as error:
-            if "device" not in str(error):
+            if not any(words in str(error) for words in ("same device", "expected device")):  # not "device-side assertions"
                 raise
             raise ValueError(f"x is on {x.device} and the net is not: move one of them ({str(error).splitlines()[0]})") from error
         name, shape = self.shape(z)

@@ -91,7 +91,7 @@ class Settled(Schedule):
 
     Args:
         schedule: of the steps before; half a cosine unless given.
-        steps: with x frozen.
+        steps: with x frozen; of a short solve at most half of it, so that x always moves.
 
     Raises:
         ValueError: if steps is negative.
@@ -108,7 +108,7 @@ class Settled(Schedule):
         self.steps = steps
 
     def __call__(self, step: int, max_steps: int) -> float:
-        moving = max_steps - self.steps
+        moving = max_steps - min(self.steps, max_steps // 2)
         return self.schedule(step, moving) if step < moving else 0.0
 
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from jsonargparse.typing import NonNegativeInt
 from torch import Tensor
 
 from jiio_lightning.attacks.base import Attack, Attacked
@@ -72,7 +73,7 @@ class AdversarialTraining(JIIOTask):
         attacks: tuple[str, ...] = ("pgd", "jiio"),
         own_attacks: dict[str, Attack] | None = None,
         outer: OuterGradient | None = None,
-        seed: int = 0,
+        seed: NonNegativeInt = 0,
     ) -> None:
         super().__init__(DualReuse(sign=-1) if outer is None else outer, learning_rate, one_cycle)
         if isinstance(outer, DualReuse) and outer.sign > 0:
@@ -81,13 +82,16 @@ class AdversarialTraining(JIIOTask):
         self.threat = ThreatModel(eps, norm, pixel_box)
         self.warm = warm
         self.random_start = random_start
-        self.capturable = not random_start
         self.attacks = tuple(attacks)
         self.own_attacks = {} if own_attacks is None else own_attacks
         for name in self.attacks:
             self._check_name(name)  # now, not in the test after the training
         self.seed = seed
         self.learned_start: ClassPerturbation = ClassPerturbation()
+
+    @property
+    def capturable(self) -> bool:  # type: ignore[override]
+        return not self.random_start
 
     def problem(self, batch) -> InnerProblem:  # noqa: ANN001
         """Eq. 26: minus the cross-entropy of each image, delta ``(B, C * H * W)`` in the ball, and in the pixel box if wanted.

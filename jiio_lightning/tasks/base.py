@@ -82,9 +82,14 @@ class JIIOTask(Regularised, ABC):
     capturable: bool = False
     """Whether a GPU may replay its solves (``solver.capture``): ``problem`` and ``start`` depend on the batch's tensors on the
     device (``batch.index`` is on the host, and None there), the weights and public attributes alone; they draw nothing at random
-    on the host, and wait for the device only where ``may_wait``."""
+    on the host, and wait for the device only where ``may_wait``. A subclass with a problem or a start of its own says it anew."""
     learned_start: LearnedStart | None
     """Where the solves of a trained net may begin (``jiio learn_start``); a task without one ignores that of a checkpoint."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if vars(cls).keys() & {"problem", "start"} and "capturable" not in vars(cls):
+            cls.capturable = False  # what a class says of its own problem and start does not hold for others
 
     def __init__(self, outer: OuterGradient, learning_rate: float = 1e-3, one_cycle: bool = True) -> None:
         super().__init__()
@@ -208,7 +213,8 @@ class JIIOTask(Regularised, ABC):
         """As in PyTorch, but weights of another net are one ValueError, and an autoencoder's checkpoint is its generator's."""
         # one checkpoint serves several tasks: Generation takes an autoencoder's, Inverse a generator's
         ignored = (ENCODER,) if self.learned_start is not None else (ENCODER, LEARNED)
-        state_dict = {name: tensor for name, tensor in state_dict.items() if not name.startswith(ignored)}
+        own = self.state_dict()
+        state_dict = {name: tensor for name, tensor in state_dict.items() if name in own or not name.startswith(ignored)}
         if strict:
             check_weights(self, state_dict)
         keys = super().load_state_dict(state_dict, strict, assign)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 import torch
-from jsonargparse.typing import PositiveFloat
+from jsonargparse.typing import NonNegativeInt, PositiveFloat
 from torch import Tensor
 
 from jiio_lightning.core.operators import Measurement, Operator
@@ -63,7 +63,7 @@ class Inverse(LatentOptimisation):
         one_cycle: bool = True,
         loss_scale: PositiveFloat = 1.0,
         outer: OuterGradient | None = None,
-        seed: int = 0,
+        seed: NonNegativeInt = 0,
     ) -> None:
         if isinstance(outer, DualReuse):  # it ignores the outer loss, and would train on the measurements
             raise ValueError(

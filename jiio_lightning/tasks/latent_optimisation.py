@@ -53,18 +53,21 @@ class LatentOptimisation(JIIOTask, LatentModel):
         """Pixels of an image times ``loss_scale``: the penalty is weighed against a mean squared error."""
         return batch.image[0].numel() * self.loss_scale
 
+    @in_full_precision
     @torch.no_grad()
     def reconstruct(self, batch) -> Tensor:  # noqa: ANN001
         """Feasible reconstructions ``(B, C, H, W)``."""
         _, _, z, _ = self.feasible(batch)
         return self.net.h(z)
 
+    @in_full_precision
     @torch.no_grad()
     def encode(self, batch) -> Tensor:  # noqa: ANN001
         """Latents ``(B, d)`` of the images: x at the solution of the inner problem."""
         _, solution = self.solve(batch)
         return solution.v.x
 
+    @in_full_precision
     @torch.no_grad()
     def decode(self, x: Tensor) -> Tensor:
         """Images ``(B, C, H, W)`` of latents ``(B, d)``: h at the equilibrium of f, solved to a tight tolerance."""

@@ -144,7 +144,9 @@ class MetaLearning(JIIOTask):
         loss = self.outer_loss(batch, problem)
         query = InnerProblem(packed(self.net, batch.query), loss)
         surrogate, gradient = self.fixed_input.with_input(query, loss, at_query)
-        value = surrogate.value + self.support_weight * problem.lagrangian(v)
+        value = surrogate.value
+        if self.support_weight:
+            value = value + self.support_weight * problem.lagrangian(v)
         metrics = {"residual_followed": residual.median(), "residual_adjoint": surrogate.residual.median()}
         if self.through_input is not None:
             surrogate = self.through_input.surrogate(problem, lambda z, x: (gradient * x).sum(dim=1), v)

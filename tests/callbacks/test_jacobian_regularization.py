@@ -63,6 +63,15 @@ def test_zero_leaves_it_out():
     assert not watch.observers and watch.penalty(problem, model.inner(problem, model.start(given))) == 0
 
 
+def test_a_trainer_takes_its_penalty_with_it():
+    model = task()
+    regularization = JacobianRegularization(1.0)
+    regularization.setup(None, model, "fit")
+    assert model.regularizer is regularization
+    regularization.teardown(None, model, "fit")
+    assert model.regularizer.watch(0, batch().index, 30).penalty(None, None) is None
+
+
 def test_every_third_step_has_one():
     model, given = task(), batch()
     inject(model)
@@ -85,6 +94,7 @@ def test_the_logged_penalty_is_the_last_one(jiio):
     "option, value, message",
     [
         ("jacobian.coefficient", -1, "jacobian.coefficient: -1 does not conform to restriction v>=0"),
+        ("jacobian.seed", -1, "jacobian.seed: -1 does not conform to restriction v>=0"),
         ("jacobian.probes", 0, "jacobian.probes: 0 does not conform to restriction v>0"),
         ("model.penalty", -1, "model.penalty: -1 does not conform to restriction v>=0"),
     ],

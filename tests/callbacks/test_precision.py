@@ -13,6 +13,7 @@ from jiio_lightning.core import InnerProblem
 from jiio_lightning.core.precision import convolutions, full_precision
 from jiio_lightning.tasks import Generation
 from tests.conftest import REPO, metrics
+from tests.tasks.test_generation import batch, inject, task
 
 FEW = ("--solver.test.max_steps", "4", "--data.test_limit", "4", "--data.eval_batch_size", "4")
 TESTED = {
@@ -100,3 +101,14 @@ def test_a_precision_that_would_spoil_the_solver_is_refused_before_work(jiio, ca
     assert jiio("fit", "--config", "tiny.yaml", "--trainer.precision", precision) != 0
     said = capsys.readouterr().err.strip().splitlines()
     assert "bf16-mixed or 32-true" in said[-1] and not Path("runs").exists()
+
+
+def test_what_pictures_and_distances_judge_is_in_full_precision(usual) -> None:
+    model, seen = task(), []
+    inject(model)
+    plain = model.net.f
+    model.net.f = lambda z, x: seen.append(convolutions() == usual) or plain(z, x)
+    for judged in (lambda: model.reconstruct(batch()), lambda: model.decode(model.encode(batch()))):
+        judged()
+        assert seen and not any(seen)
+        seen.clear()

@@ -12,8 +12,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from pytorch_lightning import Trainer
 
-from jiio_lightning.callbacks import ImageGrid
+from jiio_lightning.callbacks import AugmentedDEQSolver, ImageGrid
+from jiio_lightning.callbacks.metrics_file import MetricsFile
+from jiio_lightning.callbacks.resuming import SameRun
+from jiio_lightning.core import Joint
+from jiio_lightning.data import Digits
+from jiio_lightning.models import LatentGenerator
 from jiio_lightning.tasks import Generation
 from tests.conftest import Jiio
 
@@ -108,3 +114,54 @@ def test_processes_that_are_ended_go_on(jiio: Jiio):
     whole, last = (torch.load(f"runs/{name}/checkpoints/last.ckpt", weights_only=True) for name in ("whole", "tiny"))
     assert all(tensor.equal(last["state_dict"][name]) for name, tensor in whole["state_dict"].items())
     assert rows.read_text() == Path("runs/whole/metrics.csv").read_text()
+
+
+class OwnGroups(Generation):
+    """Without a schedule, whatever ``one_cycle`` says."""
+
+    def configure_optimizers(self):
+        groups = [
+            {"params": [*self.net.cell.parameters()], "lr": 1e-2, "weight_decay": 0.1},
+            {"params": [*self.net.head.parameters()]},
+        ]
+        return torch.optim.Adam(groups, lr=1e-3)
+
+
+def test_an_optimiser_of_ones_own_goes_on(tmp_path):
+    data = Digits(root=str(tmp_path), batch_size=4, train_limit=16, val_limit=4, test_limit=4)
+
+    def fit(steps: int, checkpoint: str | None = None) -> Trainer:
+        torch.manual_seed(0)
+        solver = AugmentedDEQSolver(Joint(max_steps=8), Joint(max_steps=8), trust_tol=10.0)
+        quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+        trainer = Trainer(accelerator="cpu", max_steps=steps, limit_val_batches=0, callbacks=[SameRun(), solver], **quiet)
+        trainer.fit(OwnGroups(LatentGenerator(2, (4,), (1, 8, 8))), data, ckpt_path=checkpoint)
+        return trainer
+
+    whole, checkpoint = fit(5), str(tmp_path / "two.ckpt")
+    fit(2).save_checkpoint(checkpoint)
+    resumed = fit(5, checkpoint)
+    assert [group["lr"] for group in resumed.optimizers[0].param_groups] == [1e-2, 1e-3]
+    for one, other in zip(whole.lightning_module.parameters(), resumed.lightning_module.parameters(), strict=True):
+        assert one.equal(other)
+
+
+def test_a_test_beside_a_fit_of_the_run_leaves_its_rows_whole(tmp_path):
+    fit, test = MetricsFile(tmp_path, anew=True), MetricsFile(tmp_path, anew=False)
+    for logger, step, metrics in (
+        (fit, 9, {"train/cost": 5.0}),
+        (test, 0, {"test/error": 0.1}),
+        (fit, 19, {"train/cost": 4.0}),
+        (fit, 19, {"val/error": 0.2}),
+        (test, 0, {"test/error": 0.3}),
+    ):
+        logger.log_metrics(metrics, step)
+        logger.save()
+    rows = fit.experiment.rows()
+    assert [{name: value for name, value in row.items() if value and name != "step"} for row in rows] == [
+        {"train/cost": "5.0"},
+        {"test/error": "0.1"},
+        {"train/cost": "4.0"},
+        {"val/error": "0.2"},
+        {"test/error": "0.3"},
+    ]

@@ -8,6 +8,7 @@ from enum import Enum
 from functools import partial
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -95,6 +96,7 @@ class Net(nn.Module):
         super().__init__()
         self.layer, self.gain, self.inside = nn.Linear(2, 2), -1.0, SimpleNamespace(sizes=[1, 2], of=self, kind=Plain.ZERO)
         self.register_buffer("shift", torch.zeros(2))
+        self.weight, self.single = torch.tensor(1.0), np.float32(1.0)
         self.matrix = self.view = torch.zeros(2, 2)
         self.part = partial(len, 2)
 
@@ -112,6 +114,8 @@ class Net(nn.Module):
         lambda net: setattr(net, "layer", nn.Identity()),
         lambda net: setattr(net.inside, "of", len),
         lambda net: setattr(net, "gain", -2.0),
+        lambda net: net.weight.fill_(2.0),
+        lambda net: setattr(net, "single", np.float32(2.0)),
         lambda net: setattr(net, "view", net.matrix.T),
         lambda net: setattr(net, "part", partial(len, 8)),
     ],

@@ -47,6 +47,16 @@ def test_the_implicit_gradient_is_that_of_the_unrolled_iteration(solver: FixedPo
         torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.parametrize("forward", [None, FixedPoint(Picard(), 20)], ids=["one evaluation", "solved"])
+def test_an_f_that_ends_in_a_short_type_has_a_gradient(forward: FixedPoint | None) -> None:
+    net, x, z0 = example()
+    z = equilibrium(lambda z, x: net.f(z, x).bfloat16(), x, z0, forward, FixedPoint(Anderson(), 20))
+    assert z.dtype == z0.dtype
+    gradient = torch.autograd.grad(value(z), net.bias)[0]
+    exact = torch.autograd.grad(value(equilibrium(net.f, x, z0, forward, EXACT)), net.bias)[0]
+    torch.testing.assert_close(gradient, exact, rtol=0.05, atol=0.05)
+
+
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_the_implicit_gradient_is_a_central_difference(name: str) -> None:
     net, x, z0 = example()

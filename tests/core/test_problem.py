@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
 from jiio_lightning.core import Augmented, InnerProblem, Joint
 from tests.core.problems import LinearQuadratic, TanhDEQ, explicit_gradients
@@ -81,7 +82,28 @@ def test_what_does_not_fit_is_one_sentence_at_the_first_evaluation(solver: Joint
         (r"one number a sample, has to return \(4,\)", InnerProblem(f, lambda z, x: loss(z, x).sum()), start),
         ("real numbers", InnerProblem(f, loss), Augmented.start(x.long(), 6)),
         ("at least one row", InnerProblem(f, loss), Augmented.start(x[:0], 6)),
-        ("on the device of z", InnerProblem(f, loss), Augmented(start.z, start.mu, x.to("meta"))),
+        ("on the device of the net", InnerProblem(f, loss), Augmented(start.z, start.mu, x.to("meta"))),
+        (r"needs an x \(B, d\)", InnerProblem(f, loss), Augmented(start.z, start.mu, x.unsqueeze(1))),
+        (r"needs an x \(B, d\)", InnerProblem(f, loss), Augmented(start.z, start.mu, x[:, 0])),
+        (r"mu \(3, 6\)", InnerProblem(f, loss), Augmented(start.z, start.mu[:3], x)),
+        (r"project has to return \(4, \d\)", InnerProblem(f, loss, lambda x: x[:, :1]), start),
     ):
         with pytest.raises(ValueError, match=wrong):
             solver(problem, v0)
+
+
+def test_a_solve_under_inference_mode_is_one_sentence() -> None:
+    linear = LinearQuadratic.random()
+    with torch.inference_mode(), pytest.raises(ValueError, match="inference_mode=False"):
+        Joint()(InnerProblem(linear.f, linear.loss), linear.start())
+
+
+def test_only_an_error_of_devices_is_called_one() -> None:
+    def f(z: Tensor, x: Tensor) -> Tensor:
+        raise RuntimeError("CUDA error: compile with TORCH_USE_CUDA_DSA to enable device-side assertions")
+
+    with pytest.raises(RuntimeError, match="assertions"):
+        Joint()(InnerProblem(f, lambda z, x: z.sum(dim=1)), LinearQuadratic.random().start())
+    net = torch.nn.Linear(6, 6, device="meta")
+    with pytest.raises(ValueError, match="the net is not: move one of them"):
+        Joint()(InnerProblem(lambda z, x: net(z), lambda z, x: z.sum(dim=1)), LinearQuadratic.random().start())

@@ -4,7 +4,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from jiio_lightning.core.steps import Adam, Constant, Cosine, Drop, Linear, Normalised, Plain, SelfScaled, StepRule
+from jiio_lightning.core.steps import (
+    Adam,
+    Constant,
+    Cosine,
+    Drop,
+    Linear,
+    Normalised,
+    Plain,
+    SelfScaled,
+    Settled,
+    StepRule,
+)
 
 RULES: dict[str, StepRule] = {"plain": Plain(0.1), "normalised": Normalised(0.1), "adam": Adam(0.1), "default": SelfScaled()}
 each_rule = pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
@@ -36,6 +47,13 @@ def test_adam_is_torch_adam(betas: tuple[float, float]) -> None:
         leaf.grad = grad
         optimiser.step()
         torch.testing.assert_close(ours, leaf.detach(), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("max_steps", [1, 2, 5, 10, 11, 20, 40])
+def test_x_moves_in_half_of_a_short_solve(max_steps: int) -> None:
+    factors = [Settled(steps=10)(step, max_steps) for step in range(max_steps)]
+    moving = max_steps - min(10, max_steps // 2)
+    assert factors == [Cosine()(step, moving) for step in range(moving)] + [0.0] * (max_steps - moving) and factors[0] > 0
 
 
 def test_the_first_gradient_of_a_joint_solve_is_zero_and_moves_nothing() -> None:

@@ -17,7 +17,7 @@ from jiio_lightning.core import Joint
 from jiio_lightning.core.capture import Captured
 from jiio_lightning.core.precision import full_precision
 from jiio_lightning.core.steps import Normalised, Plain
-from jiio_lightning.tasks import AdversarialTraining
+from jiio_lightning.tasks import AdversarialTraining, Generation
 from tests.attacks.smooth import Smooth
 from tests.core.modes import NoSynchronisation
 from tests.core.test_capture import KINDS, Repeated, Stale
@@ -201,3 +201,18 @@ def test_what_is_not_captured(change):
     assert solver.replayed(model, SimpleNamespace(**batch()._asdict())) is None
     change(model, solver)
     assert solver.replayed(model, batch()) is None
+
+
+def test_a_subclass_says_anew_whether_it_is_captured():
+    class OfTime(Generation):
+        def problem(self, batch):
+            return super().problem(batch)
+
+    class Said(OfTime):
+        capturable = True
+
+    class Named(Generation):
+        name = "named"
+
+    assert [kind.capturable for kind in (OfTime, Said, Named)] == [False, True, True]
+    assert [AdversarialTraining(Smooth(), random_start=start).capturable for start in (False, True)] == [True, False]

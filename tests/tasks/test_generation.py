@@ -131,3 +131,15 @@ def test_weights_of_another_net_are_one_clear_error():
         model.load_state_dict(spare)
     model.load_state_dict(spare, strict=False)
     model.load_state_dict(task().state_dict())
+
+
+def test_a_module_called_encoder_is_loaded_where_the_task_has_one():
+    class Encoded(Generation):
+        def __init__(self, net):
+            super().__init__(net)
+            self.encoder = torch.nn.Linear(2, 2)
+
+    one, two, plain = Encoded(task().net), Encoded(task().net), task()
+    two.load_state_dict(one.state_dict())
+    assert two.encoder.weight.equal(one.encoder.weight)
+    plain.load_state_dict(one.state_dict())

@@ -112,17 +112,18 @@ class Anderson(Method):
 
     def coefficients(self, state: _MixingState, left_gap: Tensor, filled: int) -> Tensor:
         """gamma ``(B, filled)``, zero in the rows whose system has no finite solution."""
-        tiny = torch.finfo(left_gap.dtype).tiny
+        given, left_gap = left_gap.dtype, left_gap.to(torch.promote_types(left_gap.dtype, torch.float32))  # solve_ex has no less
+        tiny = torch.finfo(given).tiny
         left_norm = state.left_norm[:, :filled].clamp_min(tiny)
         turn_norm = state.turn_norm[:, :filled].clamp_min(tiny)
-        scaled = state.gram[:, :filled, :filled] / left_norm.unsqueeze(2) / turn_norm.unsqueeze(1)
+        scaled = state.gram[:, :filled, :filled].to(left_gap.dtype) / left_norm.unsqueeze(2) / turn_norm.unsqueeze(1)
         # Its sign is that of the matrix near a stable fixed point: S^T Y is negative there, Y^T Y positive.
         ridge = self.ridge * (-1 if self.type == 1 else 1)
         scaled.diagonal(dim1=1, dim2=2).add_(ridge)
         # solve() would raise for the whole batch where the system of one sample is singular.
         gamma, _ = torch.linalg.solve_ex(scaled, left_gap / left_norm)
         gamma = gamma / turn_norm
-        return torch.where(gamma.abs().amax(dim=1, keepdim=True) < torch.inf, gamma, 0.0)
+        return torch.where(gamma.abs().amax(dim=1, keepdim=True) < torch.inf, gamma, 0.0).to(given)
 
 
 def inner_products(rows: Tensor, vector: Tensor) -> Tensor:

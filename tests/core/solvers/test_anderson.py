@@ -201,3 +201,10 @@ def test_single_precision_reaches_its_own_limit(kind: int) -> None:
 def test_bad_settings_are_refused(arguments: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="Anderson needs"):
         Anderson(**arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("type", [1, 2])
+def test_a_solve_in_a_short_type(dtype: torch.dtype, type: int) -> None:
+    solution = FixedPoint(Anderson(type), max_steps=20)(lambda v: v / 2 + 1, torch.zeros(3, 4, dtype=dtype))
+    assert solution.value.dtype == dtype and (solution.value - 2).abs().max() < 0.02
