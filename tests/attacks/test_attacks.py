@@ -26,6 +26,7 @@ from jiio_lightning.attacks import (
 from jiio_lightning.core import Joint
 from jiio_lightning.core.solvers import FixedPoint, LowestCost, Picard
 from jiio_lightning.core.steps import Cosine, Normalised
+from jiio_lightning.randomness import sample_generators
 from tests.attacks.smooth import TIGHT, Begins, Smooth, target
 from tests.core.modes import NoSynchronisation
 
@@ -176,6 +177,12 @@ def test_restarts_never_weaken_and_are_reproducible():
     assert bool((five.verdict.loss >= one.verdict.loss)[same].all()) and bool((five.verdict.loss > one.verdict.loss).any())
     again = SolverAttack(Joint(Normalised(0.3, Cosine()), max_steps=15), restarts=5)(given)
     assert again.delta.equal(five.delta)
+
+
+def test_a_random_start_is_not_the_probe_of_the_penalty():
+    given = target(ThreatModel(0.5))
+    probes = given.threat.draw(given.pixels, sample_generators(given.seed, 1, given.index))
+    assert given.random(1).equal(given.random(1)) and not given.random(1).equal(probes)
 
 
 def test_intermediate_states_in_the_limit_are_the_implicit_gradient():
