@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from jsonargparse.typing import PositiveInt
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from jiio_lightning.callbacks.media import log_curves
 from jiio_lightning.core.inner import RESIDUALS
-from jiio_lightning.core.solvers.observers import Trace
+from jiio_lightning.core.solvers.observers import Snapshot
 from jiio_lightning.tasks.base import JIIOTask
 
 
@@ -32,9 +31,14 @@ class SolveCurves(Callback):
     ) -> None:
         if batch_idx or not trainer.is_global_zero or not isinstance(pl_module, JIIOTask):
             return
-        first, trace = type(batch)(*(part[: self.samples] for part in batch)), Trace()
-        pl_module.solve(first, [trace])
-        medians = torch.stack([now.residual.median(dim=0).values for now in trace.snapshots])  # (steps, 3)
-        costs = [float(now.cost.mean()) for now in trace.snapshots]
-        residuals = {f"residual_{name}": medians[:, i].tolist() for i, name in enumerate(RESIDUALS)}
+        first = type(batch)(*(part[: self.samples] for part in batch))
+        costs: list[float] = []
+        medians: list[list[float]] = []  # (steps, 3)
+
+        def look(now: Snapshot) -> None:  # and let go of the iterate: 100 of Table 9's are gigabytes
+            costs.append(float(now.cost.mean()))
+            medians.append(now.residual.median(dim=0).values.tolist())
+
+        pl_module.solve(first, [look])
+        residuals = {f"residual_{name}": list(column) for name, column in zip(RESIDUALS, zip(*medians, strict=True), strict=True)}
         log_curves(trainer, "solve/test", {"cost": costs, **residuals})
