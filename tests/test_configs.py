@@ -52,7 +52,8 @@ def test_a_run_file_is_built(built, path):
 @pytest.mark.parametrize("path", fragments("solver"))
 def test_a_solver_fragment(built, path):
     solver = solver_of(built("--config", "tiny.yaml", "--solver", path))
-    said = yaml.safe_load(path.read_text())  # anchors are resolved here
+    kept = yaml.safe_load(Path("tiny.yaml").read_text())["solver"]  # by a fragment for evaluation, of training
+    said = kept | yaml.safe_load(path.read_text())  # anchors are resolved here
     for name, made in (("train", solver.train), ("test", solver.test)):
         assert type(made).__name__ == said[name]["class_path"].rpartition(".")[2]
         assert made.max_steps == said[name]["init_args"]["max_steps"]
