@@ -6,6 +6,7 @@ import inspect
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from importlib import import_module
 from math import isfinite
 from pathlib import Path
@@ -138,12 +139,15 @@ def completed(said: Any) -> Any:
         return said
     parts = {name: completed(part) for name, part in said.items()}
     if "class_path" in said:
-        parts["init_args"] = defaults(said["class_path"]) | parts.get("init_args", {})
+        given = parts.get("init_args", {})
+        usual = defaults(said["class_path"])
+        groups = {name: value | given[name] for name, value in usual.items() if {dict} == {type(value), type(given.get(name))}}
+        parts["init_args"] = usual | given | groups
     return parts
 
 
 def defaults(class_path: str) -> dict[str, Any]:
-    """The plain default arguments of a class; none for one that cannot be found or is not allowed, which the parser reports."""
+    """The default arguments of a class that are plain, or dataclasses of plain fields; none for one that may not be imported."""
     module, _, name = class_path.rpartition(".")
     if not may_import(class_path):
         return {}
@@ -152,4 +156,15 @@ def defaults(class_path: str) -> dict[str, Any]:
     except (ImportError, AttributeError, ValueError):
         return {}
     parameters = inspect.signature(made).parameters.values()
-    return {p.name: p.default for p in parameters if p.default is None or isinstance(p.default, bool | int | float | str | tuple)}
+    usual = {p.name: _fields(p.default) if is_dataclass(type(p.default)) else p.default for p in parameters}
+    return {name: value for name, value in usual.items() if _is_plain(value)}
+
+
+def _fields(group: Any) -> dict[str, Any]:
+    return {field.name: getattr(group, field.name) for field in fields(group)}
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(map(_is_plain, value.values()))
+    return value is None or isinstance(value, bool | int | float | str | tuple)

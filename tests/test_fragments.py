@@ -35,6 +35,24 @@ def test_nothing_of_the_old_solver_is_left(jiio, capsys):
         }
 
 
+def test_no_inner_iterations_of_the_old_solver_are_left(jiio, capsys):
+    """The paper's solver, one inner iteration a step, under a run file that takes two."""
+    run_file, paper = REPO / "tasks/mnist.yaml", REPO / "conf/solver/paper_generation.yaml"
+    assert printed(jiio, capsys, "--config", run_file)["solver"]["train"]["init_args"]["sweeps"]["count"] == 2
+    solver = printed(jiio, capsys, "--config", run_file, "--solver", paper)["solver"]
+    once = {"count": 1, "loss_every": 1, "dual_start": 0, "dual_end": 0}
+    assert [solver[name]["init_args"]["sweeps"] for name in ("train", "test")] == [once, once]
+    own = printed(jiio, capsys, "--config", run_file, "--solver", REPO / "experiments/conf/solver/joint_40_100.yaml")["solver"]
+    assert own["test"]["init_args"]["step_sizes"] == {"z": 0.8, "mu": 0.6}, "its damping is the paper's, that of Joint()"
+
+
+def test_a_part_of_a_group_is_completed():
+    said = {"class_path": "jiio_lightning.core.Joint", "init_args": {"sweeps": {"dual_end": 4}, "step_sizes": {"z": 1.0}}}
+    made = completed(said)["init_args"]
+    assert made["sweeps"] == {"count": 1, "loss_every": 1, "dual_start": 0, "dual_end": 4}
+    assert made["step_sizes"] == {"z": 1.0, "mu": 0.6}
+
+
 def test_nothing_of_the_old_net_is_left(jiio, capsys):
     words = ("--config", REPO / "tasks/mnist.yaml", "--model.net", REPO / "conf/model/mdeq_celeba64.yaml")
     net = printed(jiio, capsys, *words)["model"]["init_args"]["net"]["init_args"]
