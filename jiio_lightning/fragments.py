@@ -139,10 +139,11 @@ def completed(said: Any) -> Any:
         return said
     parts = {name: completed(part) for name, part in said.items()}
     if "class_path" in said:
-        given = parts.get("init_args", {})
-        usual = defaults(said["class_path"])
-        groups = {name: value | given[name] for name, value in usual.items() if {dict} == {type(value), type(given.get(name))}}
-        parts["init_args"] = usual | given | groups
+        whole = defaults(said["class_path"])
+        for name, given in parts.get("init_args", {}).items():
+            is_group = isinstance(whole.get(name), dict) and isinstance(given, dict) and "class_path" not in given
+            whole[name] = whole[name] | given if is_group else given
+        parts["init_args"] = whole
     return parts
 
 

@@ -51,6 +51,8 @@ def test_a_part_of_a_group_is_completed():
     made = completed(said)["init_args"]
     assert made["sweeps"] == {"count": 1, "loss_every": 1, "dual_start": 0, "dual_end": 4}
     assert made["step_sizes"] == {"z": 1.0, "mu": 0.6}
+    said["init_args"]["sweeps"] = {"class_path": "mine.Sweeps", "init_args": {"count": 3}}
+    assert completed(said)["init_args"]["sweeps"] == said["init_args"]["sweeps"]
 
 
 def test_nothing_of_the_old_net_is_left(jiio, capsys):

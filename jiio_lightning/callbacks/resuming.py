@@ -47,8 +47,7 @@ class SameRun(Callback):
         self._scheduled = bool(checkpoint.get("lr_schedulers"))
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # before a checkpoint's optimisers are loaded
-        groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
-        self._options = [{name: value for name, value in group.items() if name != "params"} for group in groups]
+        self._options = [{name: value for name, value in group.items() if name != "params"} for group in _groups(trainer)]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         own, given = _stream(trainer), self.stream
@@ -62,8 +61,7 @@ class SameRun(Callback):
         if told:
             raise ValueError(f"the checkpoint's run had {told}: a run goes on with the data that it began with")
         if not trainer.lr_scheduler_configs:  # a checkpoint has the state, the run file has the learning rate
-            groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
-            for group, options in zip(groups, self._options, strict=True):
+            for group, options in zip(_groups(trainer), self._options, strict=True):
                 group |= options
         for logger in trainer.loggers:
             if isinstance(logger, MetricsFile):
@@ -165,6 +163,10 @@ def _stream(trainer: Trainer) -> dict[str, Any]:
     # plain numbers: a run file's own types are no part of a checkpoint
     counts = {name: int(getattr(sampler, attribute, 0)) for name, attribute in STREAM.items()}
     return {"data": getattr(trainer.datamodule, "name", type(trainer.datamodule).__name__), **counts}
+
+
+def _groups(trainer: Trainer) -> list[dict[str, Any]]:
+    return [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
 
 
 def _all(done: int) -> dict[str, int]:

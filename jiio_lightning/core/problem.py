@@ -63,9 +63,8 @@ class InnerProblem:
         if torch.is_inference_mode_enabled():
             raise ValueError("a solve takes gradients: Trainer(inference_mode=False), or torch.no_grad() for inference_mode()")
         z, mu, x = v0.z, v0.mu, v0.x
-        rows = {tuple(block.shape[:1]) if block.ndim == 2 else None for block in (z, mu, x)}
-        alike = len(rows) == 1 and None not in rows and z.shape == mu.shape
-        if not x.is_floating_point() or not len(x) or x.is_meta or {z.device, mu.device} != {x.device} or not alike:
+        alike = x.ndim == z.ndim == 2 and len(x) == len(z) and z.shape == mu.shape
+        if not alike or not x.is_floating_point() or not len(x) or x.is_meta or {z.device, mu.device} != {x.device}:
             raise ValueError(
                 f"a solve needs an x (B, d) of real numbers, at least one row, on the device of the net, and z and mu (B, n) "
                 f"there: x is {tuple(x.shape)} of {x.dtype} on {x.device}, z {tuple(z.shape)} on {z.device} and mu "

@@ -85,6 +85,8 @@ def test_what_does_not_fit_is_one_sentence_at_the_first_evaluation(solver: Joint
         ("on the device of the net", InnerProblem(f, loss), Augmented(start.z, start.mu, x.to("meta"))),
         (r"needs an x \(B, d\)", InnerProblem(f, loss), Augmented(start.z, start.mu, x.unsqueeze(1))),
         (r"needs an x \(B, d\)", InnerProblem(f, loss), Augmented(start.z, start.mu, x[:, 0])),
+        (r"needs an x \(B, d\)", InnerProblem(f, loss), Augmented(start.z, start.mu, x.sum())),
+        (r"z \(3, 6\)", InnerProblem(f, loss), Augmented(start.z[:3], start.mu[:3], x)),
         (r"mu \(3, 6\)", InnerProblem(f, loss), Augmented(start.z, start.mu[:3], x)),
         (r"project has to return \(4, \d\)", InnerProblem(f, loss, lambda x: x[:, :1]), start),
     ):
