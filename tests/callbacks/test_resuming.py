@@ -121,21 +121,21 @@ class OwnGroups(Generation):
 
     def configure_optimizers(self):
         groups = [
-            {"params": [*self.net.cell.parameters()], "lr": 1e-2, "weight_decay": 0.1},
+            {"params": [*self.net.cell.parameters()], "lr": 10 * self.learning_rate, "weight_decay": 0.1},
             {"params": [*self.net.head.parameters()]},
         ]
-        return torch.optim.Adam(groups, lr=1e-3)
+        return torch.optim.Adam(groups, lr=self.learning_rate)
 
 
 def test_an_optimiser_of_ones_own_goes_on(tmp_path):
     data = Digits(root=str(tmp_path), batch_size=4, train_limit=16, val_limit=4, test_limit=4)
 
-    def fit(steps: int, checkpoint: str | None = None) -> Trainer:
+    def fit(steps: int, checkpoint: str | None = None, rate: float = 1e-3) -> Trainer:
         torch.manual_seed(0)
         solver = AugmentedDEQSolver(Joint(max_steps=8), Joint(max_steps=8), trust_tol=10.0)
         quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
         trainer = Trainer(accelerator="cpu", max_steps=steps, limit_val_batches=0, callbacks=[SameRun(), solver], **quiet)
-        trainer.fit(OwnGroups(LatentGenerator(2, (4,), (1, 8, 8))), data, ckpt_path=checkpoint)
+        trainer.fit(OwnGroups(LatentGenerator(2, (4,), (1, 8, 8)), learning_rate=rate), data, ckpt_path=checkpoint)
         return trainer
 
     whole, checkpoint = fit(5), str(tmp_path / "two.ckpt")
@@ -144,6 +144,8 @@ def test_an_optimiser_of_ones_own_goes_on(tmp_path):
     assert [group["lr"] for group in resumed.optimizers[0].param_groups] == [1e-2, 1e-3]
     for one, other in zip(whole.lightning_module.parameters(), resumed.lightning_module.parameters(), strict=True):
         assert one.equal(other)
+    slower = fit(5, checkpoint, rate=1e-4).optimizers[0].param_groups
+    assert [group["lr"] for group in slower] == [1e-3, 1e-4], "of the run that goes on, not of the checkpoint"
 
 
 def test_a_test_beside_a_fit_of_the_run_leaves_its_rows_whole(tmp_path):
