@@ -42,8 +42,6 @@ def test_no_inner_iterations_of_the_old_solver_are_left(jiio, capsys):
     solver = printed(jiio, capsys, "--config", run_file, "--solver", paper)["solver"]
     once = {"count": 1, "loss_every": 1, "dual_start": 0, "dual_end": 0}
     assert [solver[name]["init_args"]["sweeps"] for name in ("train", "test")] == [once, once]
-    own = printed(jiio, capsys, "--config", run_file, "--solver", REPO / "experiments/conf/solver/joint_40_100.yaml")["solver"]
-    assert own["test"]["init_args"]["step_sizes"] == {"z": 0.8, "mu": 0.6}, "its damping is the paper's, that of Joint()"
 
 
 def test_a_part_of_a_group_is_completed():
