@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from lightning_fabric.plugins import CheckpointIO
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import Callback, ProgressBar
+from pytorch_lightning.callbacks import BasePredictionWriter, Callback, ProgressBar
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, Namespace, SaveConfigCallback
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
@@ -32,12 +32,14 @@ from jiio_lightning.callbacks import (
     Interruption,
     JacobianRegularization,
     MetricsFile,
+    PredictionWriter,
     SameRun,
+    SignalPictures,
     StepProgress,
 )
 from jiio_lightning.commands.checkpoint import CheckpointFiles, find_checkpoint, read_checkpoint
 from jiio_lightning.commands.provenance import resuming
-from jiio_lightning.commands.run_folder import CHECKPOINTS, check_free, held, old_checkpoints
+from jiio_lightning.commands.run_folder import CHECKPOINTS, check_free, held, old_results
 from jiio_lightning.commands.trainer import JIIOTrainer, check_options
 from jiio_lightning.core.inner import SolveError
 from jiio_lightning.data import DataError
@@ -168,6 +170,8 @@ class JIIOCLI(LightningCLI):
             raise ValueError(
                 f"trainer.fast_dev_run is for fit, validate, test and predict: jiio {self.subcommand} has no dry run"
             )
+        if given.trainer.limit_test_batches is not None and self.subcommand not in LightningCLI.subcommands():
+            raise ValueError(f"jiio {self.subcommand} does not see trainer.limit_test_batches: set data.test_limit instead")
         if self.subcommand == "fit" and not given.trainer.fast_dev_run and rank_zero_only.rank == 0:
             self.while_running.enter_context(held(self.folder))
             check_free(self.folder, given.ckpt_path, given.overwrite, given.trainer.max_steps)
@@ -184,10 +188,12 @@ class JIIOCLI(LightningCLI):
                 self.target / CHECKPOINTS, save_last=True, save_on_exception=True, enable_version_counter=False
             )
             if self.subcommand == "fit" and self.config[self.subcommand].overwrite:
-                last.replaced = old_checkpoints(self.target)
+                last.replaced = old_results(self.target)
             own += [last]
         if given.enable_progress_bar is not False and not _has(callbacks, ProgressBar):
             own += [StepProgress()]
+        if self.subcommand == "predict" and not _has(callbacks, BasePredictionWriter | SignalPictures):
+            own += [PredictionWriter()]
         if given.logger is None or given.logger is True:
             # a resumed fit adds its rows to those of the run that it goes on with
             resumed = self.config[self.subcommand].get("ckpt_path") is not None
@@ -214,7 +220,9 @@ class JIIOCLI(LightningCLI):
             launcher = self.trainer.strategy.launcher
             if isinstance(end, Exception) and isinstance(launcher, _SubprocessScriptLauncher):
                 launcher.kill(signal.SIGKILL)  # the processes that this one has started: they would wait for it, or complain too
-            if path and Path(path).is_file() and self.trainer.is_global_zero:
+            begun = any(one.begun for one in self.trainer.callbacks if isinstance(one, SameRun))
+            refused = isinstance(end, ValueError | DataError) and not begun  # as the same command would be again
+            if path and Path(path).is_file() and not refused and self.trainer.is_global_zero:
                 print(f"go on with: {resuming(os.path.relpath(path))}", file=sys.stderr)
             by_hand = isinstance(end.__context__, KeyboardInterrupt) or any(
                 callback.received for callback in self.trainer.callbacks if isinstance(callback, Interruption)

@@ -160,13 +160,14 @@ def test_one_option_moves_everything(jiio):
     assert jiio("fit", *there) == 0
     for command in ("test", "predict"):
         assert jiio(command, *there, "--ckpt_path", "there/checkpoints/last.ckpt") == 0
+    configs = {f"{stage}_config.yaml" for stage in ("fit", "test", "predict")}
+    assert {path.name for path in Path("there").iterdir()} == {"checkpoints", "images", "metrics.csv", "predictions"} | configs
     assert (
         jiio("fit", *there, "--overwrite", "--trainer.max_steps", 1, "--trainer.logger", REPO / "conf/logger/tensorboard.yaml")
         == 0
     )
     assert {path.name for path in Path().iterdir()} == {"there", "tiny.yaml"}
-    configs = {f"{stage}_config.yaml" for stage in ("fit", "test", "predict")}
-    written = {"checkpoints", "images", "metrics.csv", "predictions", "tensorboard"} | configs
+    written = {"checkpoints", "fit_config.yaml", "metrics_1.csv", "tensorboard"}
     assert {path.name for path in Path("there").iterdir()} == written
 
 

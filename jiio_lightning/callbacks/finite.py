@@ -19,14 +19,23 @@ ADVICE = (
 
 
 class FiniteCheck(Callback):
-    """Looks at loss, gradient and weights in every step that is logged.
+    """Looks at loss, gradient and weights in every step that is logged, and at the data of each evaluation.
 
     Not in every step: on a GPU each look waits for all that has been asked of it. What comes between two looks is seen before a
     checkpoint is written (:func:`check_finite`).
 
     Raises:
         SolveError: naming the step at which it was noticed and what to change.
+        ValueError: naming a sample of an evaluation with a value that is not finite.
     """
+
+    def on_validation_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, *_: Any) -> None:
+        check_batch(batch, "validation")
+
+    def on_test_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, *_: Any) -> None:
+        check_batch(batch, "test")
+
+    on_predict_batch_start = on_test_batch_start
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         self.loss = loss.detach()
@@ -42,6 +51,17 @@ class FiniteCheck(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         if logged(trainer, trainer.global_step):
             check_finite({"a weight": pl_module.parameters()}, trainer.global_step)
+
+
+def check_batch(batch: Any, split: str) -> None:
+    """Refuse, by a ValueError, samples with a value that is not finite: a mean over them says nothing."""
+    for part in batch if isinstance(batch, tuple) else ():
+        if isinstance(part, Tensor) and part.is_floating_point() and len(part):
+            spoilt = (~part.isfinite()).reshape(len(part), -1).any(dim=1).nonzero()
+            if len(spoilt):
+                row, index = int(spoilt[0]), getattr(batch, "index", ())
+                named = int(index[row]) if len(index) == len(part) else row
+                raise ValueError(f"sample {named} of the {split} split has values that are not finite: leave it out")
 
 
 def check_finite(parts: Mapping[str, Iterable[Tensor]], step: int) -> None:

@@ -15,6 +15,11 @@ from pytorch_lightning.utilities import rank_zero_only
 from jiio_lightning.files import whole_file
 
 
+def set_aside(path: Path) -> None:
+    """Give the file of an earlier run another name: ``metrics_1.csv``, ``metrics_2.csv`` ..."""
+    path.rename(next(old for n in count(1) if not (old := path.with_stem(f"{path.stem}_{n}")).exists()))
+
+
 class AddedRows(ExperimentWriter):
     """Adds rows to the ``metrics.csv`` that it finds; Lightning's writer deletes it."""
 
@@ -37,7 +42,7 @@ class AddedRows(ExperimentWriter):
         if self.metrics and self.anew:  # now: a run that fails before its first row leaves the old file where it is
             self.anew = False
             if path.is_file():
-                path.rename(next(old for n in count(1) if not (old := path.with_stem(f"metrics_{n}")).exists()))
+                set_aside(path)
         self.read_columns()  # a test beside a fit of the same run may have added some
         super().save()
 
@@ -55,6 +60,10 @@ class AddedRows(ExperimentWriter):
             writer = csv.DictWriter(file, fieldnames=self.metrics_keys)
             writer.writeheader()
             writer.writerows(rows)
+
+
+METRICS = ExperimentWriter.NAME_METRICS_FILE
+"""metrics.csv"""
 
 
 class MetricsFile(CSVLogger):

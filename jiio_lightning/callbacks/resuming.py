@@ -36,6 +36,8 @@ class SameRun(Callback):
     """Whether a validation is due after the present step and not finished."""
     stream: dict[str, Any] | None = None
     """Which data a checkpoint's run was trained on."""
+    begun = False
+    """Whether a step is done."""
 
     def state_dict(self) -> dict[str, Any]:
         return {"pending": self.pending, "stream": self.stream}
@@ -72,7 +74,7 @@ class SameRun(Callback):
         _label(trainer, trainer.global_step)
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        loop = trainer.fit_loop
+        self.begun, loop = True, trainer.fit_loop
         self.pending = loop.epoch_loop._should_check_val_fx(loop._data_fetcher)  # type: ignore[arg-type]
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -158,11 +160,13 @@ class Interruption(Callback):
 
 
 def _stream(trainer: Trainer) -> dict[str, Any]:
-    """What decides the order of the training data, as far as it can be told."""
+    """What decides which training data come, in which order, as far as it can be told."""
     sampler = getattr(trainer.train_dataloader, "sampler", None)
     # plain numbers: a run file's own types are no part of a checkpoint
     counts = {name: int(getattr(sampler, attribute, 0)) for name, attribute in STREAM.items()}
-    return {"data": getattr(trainer.datamodule, "name", type(trainer.datamodule).__name__), **counts}
+    data = trainer.datamodule
+    shown = {"flip": bool(getattr(data, "flip", False)), "value_range": [float(end) for end in getattr(data, "value_range", ())]}
+    return {"data": getattr(data, "name", type(data).__name__), **counts, **shown}
 
 
 def _groups(trainer: Trainer) -> list[dict[str, Any]]:

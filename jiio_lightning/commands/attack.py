@@ -31,6 +31,9 @@ from matplotlib import pyplot as plt  # noqa: E402
 
 SHOWN = 10
 """Images in the picture."""
+ATTACKED = "attacked.npz"
+RECORDED = ("samples", "threat")
+"""What the record holds beside the attacks."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,8 @@ def attack(
     names = tuple(dict.fromkeys((CLEAN, *(name.strip() for name in attack.split(",")))))
     for name in names:
         model.attack(name)  # an unknown name is an error before any work
+        if name in RECORDED:
+            raise ValueError(f"own_attacks: attack.json has a meaning of its own for {name}: give yours another name")
     batches = first(datamodule, n, model)
     samples = sum(len(batch.index) for batch in batches)
     if n is not None and samples < n:
@@ -91,12 +96,14 @@ def attack(
         rows[name], arrays = measure(model, batches, name)
     folder = Path(trainer.default_root_dir) / "attack"
     record = {name: asdict(row) for name, row in rows.items()}
+    if not save_set:  # of an earlier attack
+        (folder / ATTACKED).unlink(missing_ok=True)
     with whole_folder(folder, keep=True) as part:
         write_record(part / "attack.json", record | {"samples": samples, "threat": asdict(model.threat)})
         _picture(arrays, name, part / "attack.png")
         if save_set:
-            np.savez(part / "attacked.npz", **{key: array.numpy() for key, array in arrays.items()})
-    show(_table(rows, samples, model.threat), f"{folder}: attack.json, attack.png{', attacked.npz' if save_set else ''}")
+            np.savez(part / ATTACKED, **{key: array.numpy() for key, array in arrays.items()})
+    show(_table(rows, samples, model.threat), f"{folder}: attack.json, attack.png{f', {ATTACKED}' if save_set else ''}")
     return rows
 
 

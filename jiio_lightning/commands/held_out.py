@@ -10,6 +10,7 @@ import torch
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.utilities import move_data_to_device
 
+from jiio_lightning.callbacks.finite import check_batch
 from jiio_lightning.commands.checkpoint import read_checkpoint
 from jiio_lightning.commands.contenders import Start
 from jiio_lightning.core.state import Augmented
@@ -43,6 +44,7 @@ def groups(datamodule: LightningDataModule, samples: int, count: int, model: JII
     """
     pieces: list[Any] = []
     for batch in datamodule.test_dataloader():
+        check_batch(batch, "test")
         size = len(batch.index)
         pieces += [type(batch)(*(part[at : at + samples] for part in batch)) for at in range(0, size - samples + 1, samples)]
         if len(pieces) >= count:
@@ -57,6 +59,7 @@ def first(datamodule: LightningDataModule, n: int | None, model: JIIOTask) -> li
     """The test batches that hold the first n samples, or all samples there are: for None, and where there are fewer."""
     batches: list[Any] = []
     for batch in datamodule.test_dataloader():
+        check_batch(batch, "test")
         left = None if n is None else n - sum(len(given.index) for given in batches)
         batches.append(move_data_to_device(type(batch)(*(part[:left] for part in batch)), model.device))
         if left is not None and left <= len(batch.index):

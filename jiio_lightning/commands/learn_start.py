@@ -15,6 +15,7 @@ from pytorch_lightning.utilities import move_data_to_device, rank_zero_info
 from torch import Tensor
 from tqdm import tqdm
 
+from jiio_lightning.callbacks.finite import check_batch
 from jiio_lightning.commands.checkpoint import claim_file, read_checkpoint, write_checkpoint
 from jiio_lightning.commands.held_out import first, load, starts
 from jiio_lightning.commands.output import write_record
@@ -51,7 +52,7 @@ def learn_start(
 
     Args:
         ckpt_path: weights; the run's own last ones unless given, no fresh net.
-        samples: training samples (tasks, for few-shot learning) to solve.
+        samples: training samples (tasks, for few-shot learning) to solve; where an epoch has fewer, those.
         held_out: test samples, at most, on which the costs with and without the start are measured.
         out: the new checkpoint; NAME_started.ckpt next to NAME.ckpt unless given.
 
@@ -89,6 +90,7 @@ def learn_start(
     done = Learned(str(target), solved, count, training, learned, seconds)
     write_record(Path(trainer.default_root_dir) / "learn_start" / "learn_start.json", asdict(done))
     rank_zero_info(
+        f"learned from {solved} training samples\n"
         f"cost of {count} held-out samples where training starts: {training:.4g}, at the learned start: {learned:.4g}\n"
         f"checkpoint: {target}"
     )
@@ -106,6 +108,7 @@ def fit(model: JIIOTask, batches: Iterable[Any], samples: int) -> int:
     left = samples
     with tqdm(total=samples, desc="solve", unit="sample") as bar:
         for batch in batches:
+            check_batch(batch, "training")
             found.append(_examples(model, batch, left))
             got = len(batch.index[:left])
             left -= got

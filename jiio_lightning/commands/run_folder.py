@@ -9,11 +9,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from jiio_lightning.callbacks.metrics_file import METRICS
 from jiio_lightning.commands.checkpoint import read_checkpoint
-from jiio_lightning.files import clear_parts
+from jiio_lightning.files import Version, clear_parts, version
 
 CHECKPOINTS, LAST, LOCK = "checkpoints", "last.ckpt", ".lock"
 """In the folder of a run."""
+FILES = (METRICS, "*_config.yaml", "samples_*.csv")
+RESULTS = ("attack", "compare", "images", "learn_start", "predictions", "samples")
+"""In it: what was measured or made with its weights, in the last ones folder by folder."""
 
 
 @contextmanager
@@ -47,8 +51,16 @@ def held(folder: Path) -> Iterator[None]:
 
 
 def old_checkpoints(folder: Path) -> list[Path]:
-    """What an earlier run has left in a folder."""
+    """Those that an earlier run has left in a folder."""
     return sorted((folder / CHECKPOINTS).glob("*.ckpt"))
+
+
+def old_results(folder: Path) -> dict[Path, Version]:
+    """Which file is at each place where an earlier run has left something of its own."""
+    folders = (folder / name for name in RESULTS)
+    files = [*old_checkpoints(folder), *(path for name in FILES for path in folder.glob(name))]
+    files += [path for place in folders for path in place.rglob("*") if path.is_file()]
+    return {path: version(path) for path in files}
 
 
 def check_free(folder: Path, ckpt_path: str | None, overwrite: bool, max_steps: int) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torchvision.utils import save_image
 from tqdm import tqdm
 
+from jiio_lightning.callbacks.finite import check_batch
 from jiio_lightning.callbacks.image_grid import picture
 from jiio_lightning.commands.held_out import load
 from jiio_lightning.data.dataset import ImageDataset
@@ -101,8 +102,12 @@ def check_samples(folder: Path) -> None:
 def _training_latents(model: LatentModel, dataset: ImageDataset, most: int, batch_size: int) -> Tensor:
     """Latents ``(N, d)`` of the first ``most`` images, or of all if there are fewer, on the host."""
     draws = EvalBatches(range(min(most, len(dataset))), batch_size)
-    batches = (move_data_to_device(dataset[draw], model.device) for draw in tqdm(draws, desc="latents", unit="batch"))
-    return torch.cat([model.encode(batch).cpu() for batch in batches])
+    found: list[Tensor] = []
+    for draw in tqdm(draws, desc="latents", unit="batch"):
+        batch = dataset[draw]
+        check_batch(batch, "training")
+        found.append(model.encode(move_data_to_device(batch, model.device)).cpu())
+    return torch.cat(found)
 
 
 def write_images(model: LatentModel, latents: Tensor, folder: Path, batch_size: int) -> None:

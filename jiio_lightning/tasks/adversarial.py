@@ -52,12 +52,12 @@ class AdversarialTraining(JIIOTask):
         random_start: start at a random perturbation in training (the paper starts at 0).
         attacks: names of the attacks of ``jiio test`` (attacks.named): pgd, pgd_strong, jiio (the run file's ``solver.test``),
             autoattack, intermediate.
-        own_attacks: further ones, by the name of their metrics.
+        own_attacks: further ones, by the name of their metrics, which is none of the others'.
         outer: outer gradient; DualReuse(sign=-1) unless given, with ``refine`` if mu is to be polished.
         seed: of random starts, which are functions of (seed, step, sample).
 
     Raises:
-        ValueError: for an eps, a norm or an outer gradient without a meaning.
+        ValueError: for an eps, a norm or an outer gradient without a meaning, or an own attack by the name of another.
     """
 
     def __init__(
@@ -84,6 +84,9 @@ class AdversarialTraining(JIIOTask):
         self.random_start = random_start
         self.attacks = tuple(attacks)
         self.own_attacks = {} if own_attacks is None else own_attacks
+        taken = sorted({*NAMED, JIIO} & self.own_attacks.keys())
+        if taken:
+            raise ValueError(f"own_attacks: {taken[0]} is an attack already: give yours another name")
         for name in self.attacks:
             self._check_name(name)  # now, not in the test after the training
         self.seed = seed

@@ -55,7 +55,7 @@ class Generation(LatentOptimisation):
 
         def loss(z: Tensor, x: Tensor) -> Tensor:
             # A sum, not a mean: the paper's fixed steps in x are quoted for it.
-            return self.loss_scale * (self.net.h(z) - batch.image).square().flatten(1).sum(dim=1)
+            return self.loss_scale * difference(self.net.h(z), batch.image).square().flatten(1).sum(dim=1)
 
         return InnerProblem(self.net.f, loss)
 
@@ -75,11 +75,18 @@ class Generation(LatentOptimisation):
 def reconstruction_metrics(image: Tensor, target: Tensor) -> dict[str, Tensor]:
     """``error``, ``psnr`` and, from 11x11 up, ``ssim`` of each sample ``(B,)``, for images ``(B, C, H, W)`` in [-1, 1]."""
     metrics = {
-        "error": (image - target).square().flatten(1).mean(dim=1),
+        "error": difference(image, target).square().flatten(1).mean(dim=1),
         "psnr": psnr(image, target, data_range=2.0),
     }
     large = min(image.shape[-2:]) >= SSIM_WINDOW
     return metrics | ({"ssim": ssim(image, target, data_range=2.0)} if large else {})
+
+
+def difference(made: Tensor, wanted: Tensor, maker: str = "the net's h") -> Tensor:
+    """What is made less what is wanted; a ValueError where one of another shape would be spread over the batch."""
+    if made.shape != wanted.shape:
+        raise ValueError(f"{maker} has to return {tuple(wanted.shape)} for a batch, not {tuple(made.shape)}")
+    return made - wanted
 
 
 def check_images(image: Tensor, net: Generator | Classifier) -> None:

@@ -16,7 +16,7 @@ from jiio_lightning.metrics.psnr import psnr
 from jiio_lightning.models.interface import Generator
 from jiio_lightning.randomness import SampleStream, sample_generators
 from jiio_lightning.tasks.base import in_full_precision
-from jiio_lightning.tasks.generation import check_images, reconstruction_metrics
+from jiio_lightning.tasks.generation import check_images, difference, reconstruction_metrics
 from jiio_lightning.tasks.latent_optimisation import LatentOptimisation
 
 IMAGE_RANGE = (-1.0, 1.0)
@@ -109,14 +109,14 @@ class Inverse(LatentOptimisation):
         measurement = self.measurement(batch)
 
         def loss(z: Tensor, x: Tensor) -> Tensor:
-            gap = measurement.apply(self.net.h(z)) - measurement.y
+            gap = difference(measurement.apply(self.net.h(z)), measurement.y, "the operator's apply")
             return self.loss_scale * gap.square().flatten(1).sum(dim=1)
 
         return InnerProblem(self.net.f, loss)
 
     def outer_loss(self, batch, problem: InnerProblem) -> Loss:  # noqa: ANN001
         """The squared error to the clean image, summed over its pixels (Eq. 24)."""
-        return lambda z, x: self.loss_scale * (self.net.h(z) - batch.image).square().flatten(1).sum(dim=1)
+        return lambda z, x: self.loss_scale * difference(self.net.h(z), batch.image).square().flatten(1).sum(dim=1)
 
     def training_metrics(self, batch, problem: InnerProblem, v: Augmented) -> dict[str, Tensor]:  # noqa: ANN001
         """``error``: what is trained on, the clean error per pixel."""

@@ -9,6 +9,7 @@ import torch
 
 from jiio_lightning.callbacks.finite import check_finite
 from jiio_lightning.core.inner import SolveError
+from jiio_lightning.data.dataset import ImageDataset
 from jiio_lightning.tasks import Generation
 from tests.conftest import Jiio
 from tests.test_cli import error
@@ -54,6 +55,24 @@ def test_a_learning_rate_that_is_far_too_large(jiio: Jiio, capsys):
     words = ("--trainer.max_steps", 6, "--trainer.gradient_clip_val", "null", "--model.learning_rate", "1e30")
     assert jiio("fit", "--config", "tiny.yaml", *words, "--model.one_cycle", "false") == 1
     assert "finite" in error(capsys)
+
+
+@pytest.mark.parametrize("command", ["validate", "test", "predict", "compare", "sample", "learn_start"])
+def test_a_sample_that_is_not_finite_is_named(jiio: Jiio, trained, capsys, monkeypatch, command):
+    """A mean over it would be NaN, or just another number."""
+    whole = ImageDataset.__getitem__
+
+    def getitem(self, draw):
+        batch = whole(self, draw)
+        batch.image[batch.index == 3] = float("nan")
+        return batch
+
+    monkeypatch.setattr(ImageDataset, "__getitem__", getitem)
+    read = ("--ckpt_path", trained / "runs/tiny/checkpoints/last.ckpt")
+    few = {"compare": ("--samples", 4), "sample": ("--n", 4, "--latents", 8), "learn_start": ("--samples", 18)}.get(command, ())
+    assert jiio(command, "--config", "tiny.yaml", "--name", "other", *read, *few) == 1
+    shown, split = error(capsys), {"validate": "validation", "learn_start": "test", "sample": "training"}.get(command, "test")
+    assert f"sample 3 of the {split} split has values that are not finite: leave it out" in shown
 
 
 def test_the_largest_finite_numbers_are_finite():

@@ -114,6 +114,12 @@ def test_names_that_are_not_utf_8(jiio, folders):
     assert len(found.splitlines()) == 8 and Path("out/predictions/classified.png").is_file()
 
 
+def test_a_run_file_need_not_name_it(jiio, trained):
+    read = ("--ckpt_path", trained / "runs/tiny/checkpoints/last.ckpt", "--trainer.callbacks", "null")
+    assert jiio("predict", "--config", "tiny.yaml", *read) == 0
+    assert np.load("runs/tiny/predictions/predictions.npz")["latent"].shape == (20, 4)
+
+
 def test_predictions_are_written_whole_or_not_at_all(jiio, folders, monkeypatch):
     save(PrototypicalNetwork(Conv4((1, 8, 8), None, filters=16, norm="running", strided=True)))
     config = ("--config", REPO / "experiments/runs/omniglot_protonet.yaml", *NET)

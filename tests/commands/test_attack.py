@@ -15,6 +15,8 @@ from jiio_lightning.core.solvers import FixedPoint, Picard
 from jiio_lightning.core.steps import Normalised
 from tests.tasks.test_adversarial import RUN, SMALL, batch, fitted, task  # noqa: F401
 
+OWN = '{{"{}": {{"class_path": "jiio_lightning.attacks.PGD"}}}}'
+
 
 @pytest.fixture
 def attack(jiio, fitted):  # noqa: F811
@@ -38,6 +40,8 @@ def test_attack_writes_a_table_a_record_a_picture_and_the_set(attack, capsys):
     assert (arrays["logits"].argmax(axis=1) == arrays["label"]).mean() == pytest.approx(record["jiio"]["accuracy"])
     assert arrays["index"].tolist() == list(range(10))
     assert (folder / "attack.png").stat().st_size > 5000
+    assert attack("--attack", "jiio", "--n", 5) == 0
+    assert sorted(path.name for path in folder.iterdir()) == ["attack.json", "attack.png"], "the set is of the other attack"
 
 
 class Noise(Attack):
@@ -64,6 +68,13 @@ def test_residual_and_length_are_the_largest():
         (("--attack", "pdg"), "there is no attack 'pdg': choose from clean"),
         (("--eps", 0), "an attack needs eps > 0"),
         (("--n", 999), "the test split has 20 samples, --n wants 999"),
+        (("--trainer.limit_test_batches", 1), "jiio attack does not see trainer.limit_test_batches: set data.test_limit"),
+        (
+            ("--attack", "samples", "--model.own_attacks", OWN.format("samples")),
+            "attack.json has a meaning of its own for samples",
+        ),
+        (("--model.own_attacks", OWN.format("clean")), "own_attacks: clean is an attack already"),
+        (("--model.own_attacks", OWN.format("pgd")), "own_attacks: pgd is an attack already"),
         (("--data.value_range", "[-1.0,1.0]", "--attack", "jiio"), "set data.value_range: [0, 1]"),
     ],
 )

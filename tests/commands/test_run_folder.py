@@ -52,11 +52,15 @@ def test_a_finished_run_goes_on_for_longer(jiio, finished, capsys):
         (("--trainer.max_steps", 1), "is of step 2 and the run ends at step 1: raise trainer.max_steps"),
         (("--trainer.max_steps", 4, "--data.batch_size", 6), "had batches of 4 (now 6): a run goes on with the data"),
         (("--trainer.max_steps", 4, "--data.train_limit", 16), "had samples 18 (now 16): a run goes on with the data"),
+        (("--trainer.max_steps", 4, "--data.flip", "true"), "had flip False (now True): a run goes on with the data"),
+        (("--trainer.max_steps", 4, "--data.value_range", "[0,1]"), "had value_range [-1.0, 1.0] (now [0.0, 1.0])"),
+        (("--trainer.max_steps", 4, "--trainer.limit_train_batches", 0), "nothing would be done: leave it out"),
     ],
 )
 def test_a_run_that_cannot_go_on_is_left_alone(jiio, finished, capsys, words, message):
     assert jiio("fit", "--config", "tiny.yaml", "--ckpt_path", LAST, *words) == 1
-    assert message in error(capsys)
+    shown = error(capsys)
+    assert message in shown and "go on with" not in shown
     assert content() == finished
 
 
@@ -84,6 +88,21 @@ def test_an_overwritten_run_goes_when_the_new_one_has_a_checkpoint(jiio, finishe
     assert sorted(path.name for path in LAST.parent.iterdir()) == ["epoch=0-step=2.ckpt", "last.ckpt"]
     assert torch.load(LAST, weights_only=True)["global_step"] == 3
     assert "overwrite: true" not in (RUN / "fit_config.yaml").read_text(), "not by a later run without being told"
+
+
+def test_what_the_overwritten_net_gave_goes_with_it(jiio, finished):
+    """All but its curve, which is set aside, even by a fit that logs nothing; what is not of a run stays."""
+    for command in ("test", "predict"):
+        assert jiio(command, "--config", "tiny.yaml", "--ckpt_path", LAST) == 0
+    (RUN / "notes.txt").write_text("mine")
+    (RUN / "images" / "mine.svg").mkdir()
+    before = metrics(RUN)
+    short = ("--overwrite", "--trainer.max_steps", 1, "--trainer.log_every_n_steps", 50, "--trainer.limit_val_batches", 0)
+    assert jiio("fit", "--config", "tiny.yaml", *short) == 0
+    there = sorted(str(path.relative_to(RUN)) for path in RUN.rglob("*") if path.is_file())
+    assert there == ["checkpoints/last.ckpt", "fit_config.yaml", "metrics_1.csv", "notes.txt"]
+    (RUN / "metrics_1.csv").rename(RUN / "metrics.csv")
+    assert metrics(RUN) == before and (RUN / "images" / "mine.svg").is_dir() and not (RUN / "predictions").exists()
 
 
 def test_two_runs_at_once_the_second_is_refused(jiio, capsys):

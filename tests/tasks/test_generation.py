@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
@@ -38,6 +40,20 @@ def test_the_inner_loss_is_a_sum_over_pixels():
     z, x = torch.randn(4, model.net.hidden), torch.zeros(4, 3)
     wanted = [3 * ((model.net.h(z)[i] - given.image[i]) ** 2).sum().item() for i in range(4)]
     assert model.problem(given).loss(z, x).tolist() == pytest.approx(wanted, rel=1e-5)
+
+
+def test_an_image_of_another_shape_is_not_spread_over_the_batch():
+    """(B, 8, 8) - (B, 1, 8, 8) would be the differences of all pairs of a batch."""
+    model = task()
+    whole = model.net.h
+    model.net.h = lambda z: whole(z).squeeze(1)
+    given = batch()
+    message = re.escape(f"the net's h has to return {tuple(given.image.shape)} for a batch")
+    v = model.start(given)
+    with pytest.raises(ValueError, match=message):
+        model.problem(given).evaluate(v)
+    with pytest.raises(ValueError, match=message):
+        model.evaluate(given, None, v.z, v.x)
 
 
 def test_metrics_of_merit_are_per_image():

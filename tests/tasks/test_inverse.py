@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from jiio_lightning.callbacks import JacobianRegularization
 from jiio_lightning.core import Augmented, DualReuse, FixedInput, FullKKT, InnerProblem, Joint
-from jiio_lightning.core.operators import Downsampling, GaussianNoise, Operator, PixelMask, SquareMask
+from jiio_lightning.core.operators import Downsampling, GaussianNoise, Measurement, Operator, PixelMask, SquareMask
 from jiio_lightning.core.outer import OuterGradient
 from jiio_lightning.core.solvers import FixedPoint, Picard
 from jiio_lightning.core.steps import Plain
@@ -205,6 +205,17 @@ def test_the_residual_of_the_linear_solve_is_logged():
         assert ("train/residual_outer" in logged) is there
         assert not there or logged["train/residual_outer"] < 1
         assert logged["train/error"] > 0
+
+
+def test_a_measurement_of_another_shape_is_not_spread_over_the_batch():
+    class Grey(Operator):
+        def measure(self, image: Tensor, generators) -> Measurement:
+            return Measurement(image.mean(dim=1), lambda made: made.mean(dim=1, keepdim=True), image)
+
+    given = digits(3)
+    problem = task(Grey()).problem(given)
+    with pytest.raises(ValueError, match=r"the operator's apply has to return \(3, 8, 8\) for a batch, not \(3, 1, 8, 8\)"):
+        problem.evaluate(task(Grey()).start(given))
 
 
 def test_dual_reuse_is_refused():
