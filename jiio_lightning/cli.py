@@ -39,7 +39,7 @@ from jiio_lightning.callbacks import (
 )
 from jiio_lightning.commands.checkpoint import CheckpointFiles, find_checkpoint, read_checkpoint
 from jiio_lightning.commands.provenance import resuming
-from jiio_lightning.commands.run_folder import CHECKPOINTS, check_free, held, old_results
+from jiio_lightning.commands.run_folder import CHECKPOINTS, check_free, held, old_checkpoints, set_aside
 from jiio_lightning.commands.trainer import JIIOTrainer, check_options
 from jiio_lightning.core.inner import SolveError
 from jiio_lightning.data import DataError
@@ -73,14 +73,17 @@ DEFAULTS = {
 
 
 class SaveRunConfig(SaveConfigCallback):
-    """Writes the whole configuration into a run's folder, ``fit_config.yaml``; a second run that begins there replaces it."""
+    """Writes the whole configuration into a run's folder, ``fit_config.yaml``; what an earlier run has left there goes aside."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "fit":
             super().setup(trainer, pl_module, stage)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        super().setup(trainer, pl_module, "fit")  # now: nothing that could stop it at its start is left
+        # now: nothing that could stop it at its start is left
+        if trainer.ckpt_path is None and trainer.is_global_zero and (old := set_aside(Path(trainer.default_root_dir))):
+            print(f"what an earlier run had left is in {os.path.relpath(old)}", file=sys.stderr)
+        super().setup(trainer, pl_module, "fit")
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         # what this run may replace a later one may not, without being told
@@ -140,7 +143,7 @@ class JIIOCLI(LightningCLI):
             if not isinstance(given[group], Namespace):
                 raise ValueError(f"{group}: {given[group]} is not a group of settings (`jiio fit --help-all` lists them)")
         check_values(given)
-        check_options(given.trainer)
+        check_options(given.trainer, self.config.subcommand)
         given.name = _name(given)
         path = find_checkpoint(given.ckpt_path, self.folder / CHECKPOINTS, resumes)
         given.ckpt_path = None if path is None else str(path)
@@ -171,7 +174,7 @@ class JIIOCLI(LightningCLI):
                 f"trainer.fast_dev_run is for fit, validate, test and predict: jiio {self.subcommand} has no dry run"
             )
         if given.trainer.limit_test_batches is not None and self.subcommand not in LightningCLI.subcommands():
-            raise ValueError(f"jiio {self.subcommand} does not see trainer.limit_test_batches: set data.test_limit instead")
+            raise ValueError(f"jiio {self.subcommand} does not see trainer.limit_test_batches: leave it out")
         if self.subcommand == "fit" and not given.trainer.fast_dev_run and rank_zero_only.rank == 0:
             self.while_running.enter_context(held(self.folder))
             check_free(self.folder, given.ckpt_path, given.overwrite, given.trainer.max_steps)
@@ -187,17 +190,15 @@ class JIIOCLI(LightningCLI):
             last = FinalCheckpoint(
                 self.target / CHECKPOINTS, save_last=True, save_on_exception=True, enable_version_counter=False
             )
-            if self.subcommand == "fit" and self.config[self.subcommand].overwrite:
-                last.replaced = old_results(self.target)
+            if self.subcommand == "fit" and self.config[self.subcommand].overwrite and not self.config[self.subcommand].ckpt_path:
+                last.replaced = old_checkpoints(self.target)
             own += [last]
         if given.enable_progress_bar is not False and not _has(callbacks, ProgressBar):
             own += [StepProgress()]
         if self.subcommand == "predict" and not _has(callbacks, BasePredictionWriter | SignalPictures):
             own += [PredictionWriter()]
         if given.logger is None or given.logger is True:
-            # a resumed fit adds its rows to those of the run that it goes on with
-            resumed = self.config[self.subcommand].get("ckpt_path") is not None
-            kwargs["logger"] = MetricsFile(self.target, anew=self.subcommand == "fit" and not resumed)
+            kwargs["logger"] = MetricsFile(self.target)
         plugins = given.plugins if isinstance(given.plugins, list) else [given.plugins] if given.plugins else []
         if not _has(plugins, CheckpointIO):
             plugins = [CheckpointFiles(resumes=self.subcommand == "fit"), *plugins]

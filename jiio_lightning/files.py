@@ -14,8 +14,6 @@ from typing import Any
 
 PART = ".part-"
 """How the names of files that are being written begin; one that a killed process has left can go."""
-Version = tuple[int, int]
-"""Of a file."""
 
 
 @contextmanager
@@ -76,12 +74,6 @@ def clear_parts(folder: Path) -> None:
     """Remove what processes that were killed have left half-written in a folder that nobody else writes to."""
     for path in folder.glob(f"{PART}*"):
         path.unlink()
-
-
-def version(path: Path) -> Version:
-    """Which file a path names now: one that has been written since is another."""
-    found = path.stat()
-    return found.st_ino, found.st_mtime_ns
 
 
 def write_text(path: Path, text: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import shutil
 import struct
 import subprocess
 import sys
@@ -167,7 +168,7 @@ def test_one_option_moves_everything(jiio):
         == 0
     )
     assert {path.name for path in Path().iterdir()} == {"there", "tiny.yaml"}
-    written = {"checkpoints", "fit_config.yaml", "metrics_1.csv", "tensorboard"}
+    written = {"checkpoints", "fit_config.yaml", "replaced_1", "tensorboard"}
     assert {path.name for path in Path("there").iterdir()} == written
 
 
@@ -207,19 +208,19 @@ def test_a_resumed_fit_and_a_test_add_their_rows(jiio):
     assert [{name: row[name] for name in first[0]} for row in rows[: len(first)]] == first
     assert len([row for row in rows if row["train/cost"]]) == 4
     assert [bool(row["test/error"]) for row in rows] == [False] * (len(rows) - 1) + [True]
-    assert not list(Path("runs/tiny").glob("metrics_*.csv"))
+    assert not list(Path("runs/tiny").glob("replaced_*"))
 
 
 def test_a_fit_from_scratch_sets_the_old_metrics_aside(jiio, capsys):
     for steps in (1, 2, 3):
         assert jiio("fit", "--config", "tiny.yaml", "--trainer.max_steps", steps, "--overwrite") == 0
-    files = (f"runs/tiny/metrics{which}.csv" for which in ("_1", "_2", ""))
+    files = (f"runs/tiny/{which}metrics.csv" for which in ("replaced_1/", "replaced_2/", ""))
     assert [Path(file).read_text().count("\n") - 1 for file in files] == [1, 3, 4], "a row a step, one for each validation"
     assert "deleted" not in capsys.readouterr().err, "Lightning's warning"
-    Path("runs/tiny/metrics_1.csv").unlink()
-    second = Path("runs/tiny/metrics_2.csv").read_text()
+    shutil.rmtree("runs/tiny/replaced_1")
+    second = Path("runs/tiny/replaced_2/metrics.csv").read_text()
     assert jiio("fit", "--config", "tiny.yaml", "--trainer.max_steps", 1, "--overwrite") == 0
-    assert Path("runs/tiny/metrics_1.csv").is_file() and Path("runs/tiny/metrics_2.csv").read_text() == second
+    assert Path("runs/tiny/replaced_1/metrics.csv").is_file() and Path("runs/tiny/replaced_2/metrics.csv").read_text() == second
 
 
 # mistakes: one clear line, no traceback

@@ -54,13 +54,13 @@ class FiniteCheck(Callback):
 
 
 def check_batch(batch: Any, split: str) -> None:
-    """Refuse, by a ValueError, samples with a value that is not finite: a mean over them says nothing."""
+    """Refuse, by a ValueError, samples of a tuple of tensors with a value that is not finite: a mean over them says nothing."""
     for part in batch if isinstance(batch, tuple) else ():
-        if isinstance(part, Tensor) and part.is_floating_point() and len(part):
+        if isinstance(part, Tensor) and part.is_floating_point() and part.ndim and len(part):
             spoilt = (~part.isfinite()).reshape(len(part), -1).any(dim=1).nonzero()
             if len(spoilt):
-                row, index = int(spoilt[0]), getattr(batch, "index", ())
-                named = int(index[row]) if len(index) == len(part) else row
+                row, index = int(spoilt[0]), getattr(batch, "index", None)
+                named = int(index[row]) if isinstance(index, Tensor) and len(index) == len(part) else row
                 raise ValueError(f"sample {named} of the {split} split has values that are not finite: leave it out")
 
 

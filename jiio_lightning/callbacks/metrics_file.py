@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import shutil
-from itertools import count
 from pathlib import Path
 
 from lightning_fabric.loggers.logger import rank_zero_experiment
@@ -15,17 +14,8 @@ from pytorch_lightning.utilities import rank_zero_only
 from jiio_lightning.files import whole_file
 
 
-def set_aside(path: Path) -> None:
-    """Give the file of an earlier run another name: ``metrics_1.csv``, ``metrics_2.csv`` ..."""
-    path.rename(next(old for n in count(1) if not (old := path.with_stem(f"{path.stem}_{n}")).exists()))
-
-
 class AddedRows(ExperimentWriter):
     """Adds rows to the ``metrics.csv`` that it finds; Lightning's writer deletes it."""
-
-    def __init__(self, folder: str, anew: bool) -> None:
-        self.anew = anew
-        super().__init__(folder)
 
     def _check_log_dir_exists(self) -> None:  # what Lightning calls before the first row
         self.read_columns()
@@ -33,16 +23,12 @@ class AddedRows(ExperimentWriter):
     def read_columns(self) -> None:
         """Those of the file that rows are added to."""
         path = Path(self.metrics_file_path)
-        if path.is_file() and not self.anew:
+        self.metrics_keys = []
+        if path.is_file():
             with path.open(newline="") as file:
                 self.metrics_keys = next(csv.reader(file), [])
 
     def save(self) -> None:
-        path = Path(self.metrics_file_path)
-        if self.metrics and self.anew:  # now: a run that fails before its first row leaves the old file where it is
-            self.anew = False
-            if path.is_file():
-                set_aside(path)
         self.read_columns()  # a test beside a fit of the same run may have added some
         super().save()
 
@@ -67,22 +53,20 @@ METRICS = ExperimentWriter.NAME_METRICS_FILE
 
 
 class MetricsFile(CSVLogger):
-    """``metrics.csv`` in a run's folder. Resumed fits and tests add their rows; a fit from scratch sets the old file aside.
+    """``metrics.csv`` in a run's folder. Resumed fits and tests add their rows.
 
     Args:
         folder: of the run.
-        anew: whether an old file becomes ``metrics_1.csv``, ``metrics_2.csv`` ...
     """
 
-    def __init__(self, folder: Path, anew: bool) -> None:
+    def __init__(self, folder: Path) -> None:
         super().__init__(folder, name="", version="")
-        self.anew = anew
 
     @property
     @rank_zero_experiment
     def experiment(self) -> ExperimentWriter:
         if self._experiment is None:
-            self._experiment = AddedRows(self.save_dir, self.anew)
+            self._experiment = AddedRows(self.save_dir)
         return self._experiment
 
     @rank_zero_only

@@ -165,7 +165,8 @@ def _stream(trainer: Trainer) -> dict[str, Any]:
     # plain numbers: a run file's own types are no part of a checkpoint
     counts = {name: int(getattr(sampler, attribute, 0)) for name, attribute in STREAM.items()}
     data = trainer.datamodule
-    shown = {"flip": bool(getattr(data, "flip", False)), "value_range": [float(end) for end in getattr(data, "value_range", ())]}
+    ends = [float(end) for end in getattr(data, "value_range", None) or ()]
+    shown = {"flip": bool(getattr(data, "flip", False)), "value_range": ends}
     return {"data": getattr(data, "name", type(data).__name__), **counts, **shown}
 
 

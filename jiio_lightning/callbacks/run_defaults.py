@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from pytorch_lightning import LightningModule, Trainer
@@ -14,9 +13,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from jiio_lightning.callbacks.finite import logged
-from jiio_lightning.callbacks.metrics_file import METRICS, set_aside
 from jiio_lightning.core.inner import SolveError
-from jiio_lightning.files import Version, version
 
 
 class FinalCheckpoint(ModelCheckpoint):
@@ -26,8 +23,8 @@ class FinalCheckpoint(ModelCheckpoint):
     step 300. And what a run goes on from is not written again before it has done a step.
     """
 
-    replaced: Mapping[Path, Version] = MappingProxyType({})
-    """What is left of another run: it goes when the first checkpoint of this one is there, its curve to another name."""
+    replaced: Sequence[Path] = ()
+    """Checkpoints of another run: they go when the first one of this is there."""
     _whole = 0
     """The last step that was done with all that belongs to it, such as the schedule's."""
 
@@ -57,18 +54,11 @@ class FinalCheckpoint(ModelCheckpoint):
 
     def _save_last_checkpoint(self, trainer: Trainer, monitor_candidates: dict[str, Tensor]) -> None:
         super()._save_last_checkpoint(trainer, monitor_candidates)
-        if not trainer.is_global_zero:
-            return
-        for path, old in self.replaced.items():
-            if not path.is_file() or version(path) != old:
-                continue
-            if path.name == METRICS:
-                set_aside(path)
-                continue
-            path.unlink()
-            with suppress(OSError):  # others are in it
-                path.parent.rmdir()
-        self.replaced = MappingProxyType({})
+        own = {Path(path).resolve() for path in (self.last_model_path, self.best_model_path, *self.best_k_models)}
+        for path in self.replaced if trainer.is_global_zero else ():
+            if path.resolve() not in own:
+                path.unlink(missing_ok=True)
+        self.replaced = ()
 
 
 class StepProgress(TQDMProgressBar):

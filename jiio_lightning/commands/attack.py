@@ -96,13 +96,13 @@ def attack(
         rows[name], arrays = measure(model, batches, name)
     folder = Path(trainer.default_root_dir) / "attack"
     record = {name: asdict(row) for name, row in rows.items()}
-    if not save_set:  # of an earlier attack
-        (folder / ATTACKED).unlink(missing_ok=True)
     with whole_folder(folder, keep=True) as part:
         write_record(part / "attack.json", record | {"samples": samples, "threat": asdict(model.threat)})
         _picture(arrays, name, part / "attack.png")
         if save_set:
             np.savez(part / ATTACKED, **{key: array.numpy() for key, array in arrays.items()})
+    if not save_set:  # it is of an earlier attack
+        (folder / ATTACKED).unlink(missing_ok=True)
     show(_table(rows, samples, model.threat), f"{folder}: attack.json, attack.png{f', {ATTACKED}' if save_set else ''}")
     return rows
 

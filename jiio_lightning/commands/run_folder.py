@@ -6,18 +6,21 @@ import fcntl
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+from pytorch_lightning.trainer.states import TrainerFn
+
 from jiio_lightning.callbacks.metrics_file import METRICS
 from jiio_lightning.commands.checkpoint import read_checkpoint
-from jiio_lightning.files import Version, clear_parts, version
+from jiio_lightning.files import clear_parts
 
 CHECKPOINTS, LAST, LOCK = "checkpoints", "last.ckpt", ".lock"
 """In the folder of a run."""
-FILES = (METRICS, "*_config.yaml", "samples_*.csv")
-RESULTS = ("attack", "compare", "images", "learn_start", "predictions", "samples")
-"""In it: what was measured or made with its weights, in the last ones folder by folder."""
+FILES = (METRICS, "samples_val.csv", "samples_test.csv", *(f"{stage.value}_config.yaml" for stage in TrainerFn))
+FOLDERS = ("attack", "compare", "images", "learn_start", "predictions", "samples")
+"""What else commands leave there."""
 
 
 @contextmanager
@@ -51,16 +54,21 @@ def held(folder: Path) -> Iterator[None]:
 
 
 def old_checkpoints(folder: Path) -> list[Path]:
-    """Those that an earlier run has left in a folder."""
+    """What an earlier run has left in a folder."""
     return sorted((folder / CHECKPOINTS).glob("*.ckpt"))
 
 
-def old_results(folder: Path) -> dict[Path, Version]:
-    """Which file is at each place where an earlier run has left something of its own."""
-    folders = (folder / name for name in RESULTS)
-    files = [*old_checkpoints(folder), *(path for name in FILES for path in folder.glob(name))]
-    files += [path for place in folders for path in place.rglob("*") if path.is_file()]
-    return {path: version(path) for path in files}
+def set_aside(folder: Path) -> Path | None:
+    """Move what an earlier run has left in a folder, its curve, configurations and whatever was made with its weights, to
+    ``replaced_1``, ``replaced_2`` ... there; says where to, if there was a run. Its checkpoints are :func:`old_checkpoints`."""
+    left = [path for name in (*FILES, *FOLDERS) if os.path.lexists(path := folder / name)]
+    if not old_checkpoints(folder) and not any(path.name in FILES for path in left):
+        return None  # the folder may be the user's own, and what is in it too
+    place = next(place for n in count(1) if not (place := folder / f"replaced_{n}").exists())
+    place.mkdir()
+    for path in left:
+        path.rename(place / path.name)
+    return place
 
 
 def check_free(folder: Path, ckpt_path: str | None, overwrite: bool, max_steps: int) -> None:

@@ -12,11 +12,16 @@ from jiio_lightning.commands.compare import compare
 from jiio_lightning.commands.learn_start import learn_start
 from jiio_lightning.commands.sample import sample
 
-LIMITS = ("limit_train_batches", "limit_test_batches", "limit_predict_batches")
-"""How much of a split a run sees."""
+LIMITS = {
+    "fit": "limit_train_batches",
+    "validate": "limit_val_batches",
+    "test": "limit_test_batches",
+    "predict": "limit_predict_batches",
+}
+"""How much a command sees of its split."""
 
 
-def check_options(given: Namespace) -> None:
+def check_options(given: Namespace, command: str) -> None:
     """Refuse, by a ValueError, options of the trainer with which a run would end in the middle of Lightning."""
     wrong = {
         "inference_mode": given.inference_mode and "the inner solve needs gradients in evaluation too: leave it false",
@@ -24,7 +29,7 @@ def check_options(given: Namespace) -> None:
         "max_steps": given.max_steps == 0 and "a run has at least one step, or -1 for no end",
         "accumulate_grad_batches": given.accumulate_grad_batches < 1 and "a step has at least one batch",
         "val_check_interval": given.val_check_interval == 0 and "there is at least one step between validations",
-        **{name: given[name] == 0 and "nothing would be done: leave it out" for name in LIMITS},
+        **({limit: given[limit] == 0 and "nothing would be done: leave it out"} if (limit := LIMITS.get(command)) else {}),
         "gradient_clip_val": (given.gradient_clip_val or 0) < 0 and "a norm is not negative",
     }
     for name, why in wrong.items():

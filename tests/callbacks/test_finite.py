@@ -68,8 +68,12 @@ def test_a_sample_that_is_not_finite_is_named(jiio: Jiio, trained, capsys, monke
         return batch
 
     monkeypatch.setattr(ImageDataset, "__getitem__", getitem)
-    read = ("--ckpt_path", trained / "runs/tiny/checkpoints/last.ckpt")
-    few = {"compare": ("--samples", 4), "sample": ("--n", 4, "--latents", 8), "learn_start": ("--samples", 18)}.get(command, ())
+    read = ("--ckpt_path", trained / "runs/tiny/checkpoints/last.ckpt", "--data.eval_batch_size", 2)
+    few = {
+        "compare": ("--samples", 2, "--batches", 2),
+        "sample": ("--n", 4, "--latents", 8),
+        "learn_start": ("--samples", 18),
+    }.get(command, ())
     assert jiio(command, "--config", "tiny.yaml", "--name", "other", *read, *few) == 1
     shown, split = error(capsys), {"validate": "validation", "learn_start": "test", "sample": "training"}.get(command, "test")
     assert f"sample 3 of the {split} split has values that are not finite: leave it out" in shown

@@ -149,7 +149,7 @@ def test_an_optimiser_of_ones_own_goes_on(tmp_path):
 
 
 def test_a_test_beside_a_fit_of_the_run_leaves_its_rows_whole(tmp_path):
-    fit, test = MetricsFile(tmp_path, anew=True), MetricsFile(tmp_path, anew=False)
+    fit, test = MetricsFile(tmp_path), MetricsFile(tmp_path)
     for logger, step, metrics in (
         (fit, 9, {"train/cost": 5.0}),
         (test, 0, {"test/error": 0.1}),

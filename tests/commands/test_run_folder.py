@@ -59,7 +59,7 @@ def test_a_finished_run_goes_on_for_longer(jiio, finished, capsys):
 )
 def test_a_run_that_cannot_go_on_is_left_alone(jiio, finished, capsys, words, message):
     assert jiio("fit", "--config", "tiny.yaml", "--ckpt_path", LAST, *words) == 1
-    shown = error(capsys)
+    shown = capsys.readouterr().err
     assert message in shown and "go on with" not in shown
     assert content() == finished
 
@@ -90,19 +90,37 @@ def test_an_overwritten_run_goes_when_the_new_one_has_a_checkpoint(jiio, finishe
     assert "overwrite: true" not in (RUN / "fit_config.yaml").read_text(), "not by a later run without being told"
 
 
-def test_what_the_overwritten_net_gave_goes_with_it(jiio, finished):
-    """All but its curve, which is set aside, even by a fit that logs nothing; what is not of a run stays."""
+def files(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.rglob("*")) if path.is_file()]
+
+
+def test_what_the_overwritten_net_gave_is_set_aside(jiio, finished, capsys):
+    """Out of the way, even of a fit that logs nothing; what is not of a run stays, and nothing else is lost."""
     for command in ("test", "predict"):
         assert jiio(command, "--config", "tiny.yaml", "--ckpt_path", LAST) == 0
+    (RUN / "samples").symlink_to("nowhere")
+    before = {path.relative_to(RUN): data for path, data in ((path, path.read_bytes()) for path in files(RUN))}
     (RUN / "notes.txt").write_text("mine")
-    (RUN / "images" / "mine.svg").mkdir()
-    before = metrics(RUN)
     short = ("--overwrite", "--trainer.max_steps", 1, "--trainer.log_every_n_steps", 50, "--trainer.limit_val_batches", 0)
     assert jiio("fit", "--config", "tiny.yaml", *short) == 0
-    there = sorted(str(path.relative_to(RUN)) for path in RUN.rglob("*") if path.is_file())
-    assert there == ["checkpoints/last.ckpt", "fit_config.yaml", "metrics_1.csv", "notes.txt"]
-    (RUN / "metrics_1.csv").rename(RUN / "metrics.csv")
-    assert metrics(RUN) == before and (RUN / "images" / "mine.svg").is_dir() and not (RUN / "predictions").exists()
+    old = RUN / "replaced_1"
+    assert f"what an earlier run had left is in {old}" in capsys.readouterr().err and (old / "samples").is_symlink()
+    assert {path for path in files(RUN) if old not in path.parents} == {LAST, RUN / "fit_config.yaml", RUN / "notes.txt"}
+    kept = {path: data for path, data in before.items() if path.suffix != ".ckpt"}
+    assert {path.relative_to(old): path.read_bytes() for path in files(old)} == kept
+    assert jiio("fit", "--config", "tiny.yaml", "--ckpt_path", LAST, "--overwrite", "--trainer.max_steps", 3) == 0
+    assert not (RUN / "replaced_2").exists(), "it goes on"
+
+
+def test_a_folder_of_the_users_own_is_left_alone(jiio):
+    """The working directory as the place of a first run."""
+    Path("images").mkdir()
+    Path("images/mine.png").write_text("mine")
+    here = ("--config", "tiny.yaml", "--trainer.default_root_dir", ".", "--overwrite")
+    assert jiio("fit", *here) == 0
+    assert Path("images/mine.png").read_text() == "mine" and not Path("replaced_1").exists()
+    assert jiio("fit", *here) == 0
+    assert Path("replaced_1/images/mine.png").read_text() == "mine" and Path("tiny.yaml").is_file()
 
 
 def test_two_runs_at_once_the_second_is_refused(jiio, capsys):
