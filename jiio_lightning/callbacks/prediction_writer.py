@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,9 @@ class PredictionWriter(BasePredictionWriter):
     Args:
         count: images in the picture.
         enlarge: pixels for each pixel.
+
+    Raises:
+        ValueError: for predictions without names.
     """
 
     def __init__(self, count: PositiveInt = 64, enlarge: PositiveInt = 4) -> None:
@@ -49,6 +52,11 @@ class PredictionWriter(BasePredictionWriter):
     def write_on_epoch_end(
         self, trainer: Trainer, pl_module: LightningModule, predictions: Sequence[Any], batch_indices: Sequence[Any]
     ) -> None:
+        if not isinstance(predictions[0], Mapping):
+            raise ValueError(
+                f"predictions.npz has an array a name: predict_step of {type(pl_module).__name__} has to return a dict of tensors, "
+                "or trainer.callbacks a writer of your own"
+            )
         if "index" in predictions[0]:
             arrays = {name: torch.from_numpy(array) for name, array in gather_rows(predictions).items()}
         else:  # of one signal, which each process has seen whole

@@ -19,7 +19,7 @@ from jiio_lightning.core import FixedInput
 from jiio_lightning.core.solvers import FixedPoint, Picard
 from jiio_lightning.data import EpisodeBatch, FewShotFolder
 from jiio_lightning.models import FiLMClassifier
-from jiio_lightning.tasks import MetaLearning
+from jiio_lightning.tasks import Generation, MetaLearning
 from tests.conftest import REPO
 
 NET = ("--model.net.image_shape", "[1,8,8]", "--model.net.filters", 16, "--model.net.strided", "true")
@@ -118,6 +118,12 @@ def test_a_run_file_need_not_name_it(jiio, trained):
     read = ("--ckpt_path", trained / "runs/tiny/checkpoints/last.ckpt", "--trainer.callbacks", "null")
     assert jiio("predict", "--config", "tiny.yaml", *read) == 0
     assert np.load("runs/tiny/predictions/predictions.npz")["latent"].shape == (20, 4)
+
+
+def test_predictions_without_names_are_one_clear_error(jiio, trained, capsys, monkeypatch):
+    monkeypatch.setattr(Generation, "predict_step", lambda self, batch, batch_idx: batch.image)
+    assert jiio("predict", "--config", "tiny.yaml", "--ckpt_path", trained / "runs/tiny/checkpoints/last.ckpt") == 1
+    assert "predict_step of Generation has to return a dict of tensors" in capsys.readouterr().err
 
 
 def test_predictions_are_written_whole_or_not_at_all(jiio, folders, monkeypatch):
