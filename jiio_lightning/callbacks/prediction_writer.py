@@ -54,7 +54,7 @@ class PredictionWriter(BasePredictionWriter):
     ) -> None:
         if not isinstance(predictions[0], Mapping):
             raise ValueError(
-                f"predictions.npz has an array a name: predict_step of {type(pl_module).__name__} has to return a dict of tensors, "
+                f"predictions.npz is by name: predict_step of {type(pl_module).__name__} has to return a dict of tensors, "
                 "or trainer.callbacks a writer of your own"
             )
         if "index" in predictions[0]:
