@@ -173,8 +173,6 @@ class JIIOCLI(LightningCLI):
             raise ValueError(
                 f"trainer.fast_dev_run is for fit, validate, test and predict: jiio {self.subcommand} has no dry run"
             )
-        if given.trainer.limit_test_batches is not None and self.subcommand not in LightningCLI.subcommands():
-            raise ValueError(f"jiio {self.subcommand} does not see trainer.limit_test_batches: leave it out")
         if self.subcommand == "fit" and not given.trainer.fast_dev_run and rank_zero_only.rank == 0:
             self.while_running.enter_context(held(self.folder))
             check_free(self.folder, given.ckpt_path, given.overwrite, given.trainer.max_steps)

@@ -223,6 +223,14 @@ def test_a_fit_from_scratch_sets_the_old_metrics_aside(jiio, capsys):
     assert Path("runs/tiny/replaced_1/metrics.csv").is_file() and Path("runs/tiny/replaced_2/metrics.csv").read_text() == second
 
 
+@pytest.mark.parametrize(("command", "limit"), [("validate", "val"), ("test", "test"), ("predict", "predict")])
+def test_a_command_without_samples_is_refused(jiio, checkpoint, capsys, command, limit):
+    read = ("--config", "tiny.yaml", "--ckpt_path", checkpoint)
+    assert jiio(command, *read, f"--trainer.limit_{limit}_batches", 0) == 1
+    assert f"trainer.limit_{limit}_batches is 0: nothing would be done" in error(capsys)
+    assert jiio(command, *read, "--trainer.limit_train_batches", 0) == 0, "of another split"
+
+
 # mistakes: one clear line, no traceback
 
 

@@ -13,6 +13,9 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from jiio_lightning.files import whole_file
 
+METRICS = ExperimentWriter.NAME_METRICS_FILE
+"""metrics.csv"""
+
 
 class AddedRows(ExperimentWriter):
     """Adds rows to the ``metrics.csv`` that it finds; Lightning's writer deletes it."""
@@ -46,10 +49,6 @@ class AddedRows(ExperimentWriter):
             writer = csv.DictWriter(file, fieldnames=self.metrics_keys)
             writer.writeheader()
             writer.writerows(rows)
-
-
-METRICS = ExperimentWriter.NAME_METRICS_FILE
-"""metrics.csv"""
 
 
 class MetricsFile(CSVLogger):

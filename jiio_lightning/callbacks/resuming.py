@@ -74,7 +74,8 @@ class SameRun(Callback):
         _label(trainer, trainer.global_step)
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        self.begun, loop = True, trainer.fit_loop
+        self.begun = True
+        loop = trainer.fit_loop
         self.pending = loop.epoch_loop._should_check_val_fx(loop._data_fetcher)  # type: ignore[arg-type]
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -20,7 +20,7 @@ CHECKPOINTS, LAST, LOCK = "checkpoints", "last.ckpt", ".lock"
 """In the folder of a run."""
 FILES = (METRICS, "samples_val.csv", "samples_test.csv", *(f"{stage.value}_config.yaml" for stage in TrainerFn))
 FOLDERS = ("attack", "compare", "images", "learn_start", "predictions", "samples")
-"""What else commands leave there."""
+"""What else a run and the commands on its weights leave there."""
 
 
 @contextmanager
@@ -59,11 +59,15 @@ def old_checkpoints(folder: Path) -> list[Path]:
 
 
 def set_aside(folder: Path) -> Path | None:
-    """Move what an earlier run has left in a folder, its curve, configurations and whatever was made with its weights, to
-    ``replaced_1``, ``replaced_2`` ... there; says where to, if there was a run. Its checkpoints are :func:`old_checkpoints`."""
+    """Move what an earlier run has left in a folder, all but its checkpoints, to ``replaced_1``, ``replaced_2`` ... in it.
+
+    Returns:
+        Where it is now, or None if there was nothing of a run.
+    """
     left = [path for name in (*FILES, *FOLDERS) if os.path.lexists(path := folder / name)]
-    if not old_checkpoints(folder) and not any(path.name in FILES for path in left):
-        return None  # the folder may be the user's own, and what is in it too
+    # folders alone may be the user's own
+    if not left or not (old_checkpoints(folder) or any(path.name in FILES for path in left)):
+        return None
     place = next(place for n in count(1) if not (place := folder / f"replaced_{n}").exists())
     place.mkdir()
     for path in left:
@@ -82,10 +86,11 @@ def check_free(folder: Path, ckpt_path: str | None, overwrite: bool, max_steps: 
         step = checkpoint["global_step"]
         raise ValueError(f"{ckpt_path} is of step {step} and the run ends at step {max_steps}: raise trainer.max_steps to go on")
     continues = checkpoint is not None and ckpt_path is not None and _is_of(folder, Path(ckpt_path), checkpoint)
-    if old_checkpoints(folder) and not continues and not overwrite:
+    replaces = overwrite and checkpoint is None  # what goes on is of one run, and cannot lie among another's results
+    if old_checkpoints(folder) and not continues and not replaces:
         raise ValueError(
             f"{folder} holds a run: go on with it by --ckpt_path {folder / CHECKPOINTS / LAST}, begin beside it by --name NAME, "
-            "or replace it by --overwrite"
+            "or replace it by --overwrite without a --ckpt_path"
         )
 
 

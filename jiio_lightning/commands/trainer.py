@@ -18,20 +18,23 @@ LIMITS = {
     "test": "limit_test_batches",
     "predict": "limit_predict_batches",
 }
-"""How much a command sees of its split."""
+"""How much Lightning's own commands see of their split."""
 
 
 def check_options(given: Namespace, command: str) -> None:
-    """Refuse, by a ValueError, options of the trainer with which a run would end in the middle of Lightning."""
+    """Refuse, by a ValueError, options of the trainer that a command does not see, or that would end it inside of Lightning."""
     wrong = {
         "inference_mode": given.inference_mode and "the inner solve needs gradients in evaluation too: leave it false",
         "overfit_batches": given.overfit_batches and "batches are drawn whole: set data.train_limit instead",
         "max_steps": given.max_steps == 0 and "a run has at least one step, or -1 for no end",
         "accumulate_grad_batches": given.accumulate_grad_batches < 1 and "a step has at least one batch",
         "val_check_interval": given.val_check_interval == 0 and "there is at least one step between validations",
-        **({limit: given[limit] == 0 and "nothing would be done: leave it out"} if (limit := LIMITS.get(command)) else {}),
         "gradient_clip_val": (given.gradient_clip_val or 0) < 0 and "a norm is not negative",
     }
+    if command in LIMITS:
+        wrong[LIMITS[command]] = given[LIMITS[command]] == 0 and "nothing would be done: leave it out"
+    else:
+        wrong["limit_test_batches"] = given.limit_test_batches is not None and f"jiio {command} does not see it: leave it out"
     for name, why in wrong.items():
         if why:
             raise ValueError(f"trainer.{name} is {given[name]}: {why}")

@@ -68,7 +68,7 @@ def test_residual_and_length_are_the_largest():
         (("--attack", "pdg"), "there is no attack 'pdg': choose from clean"),
         (("--eps", 0), "an attack needs eps > 0"),
         (("--n", 999), "the test split has 20 samples, --n wants 999"),
-        (("--trainer.limit_test_batches", 1), "jiio attack does not see trainer.limit_test_batches: leave it out"),
+        (("--trainer.limit_test_batches", 1), "trainer.limit_test_batches is 1: jiio attack does not see it: leave it out"),
         (
             ("--attack", "samples", "--model.own_attacks", OWN.format("samples")),
             "attack.json has a meaning of its own for samples",

@@ -15,7 +15,7 @@ import yaml
 
 from jiio_lightning.attacks.named import JIIO
 from jiio_lightning.callbacks import AugmentedDEQSolver, SolveCurves, solve_curves
-from jiio_lightning.commands.learn_start import _examples, costs
+from jiio_lightning.commands.learn_start import _examples, costs, fit
 from jiio_lightning.core import Joint
 from jiio_lightning.core.operators import SquareMask
 from jiio_lightning.data import ImageBatch
@@ -98,6 +98,13 @@ def test_the_run_files_own_attack_begins_there():
     assert torch.allclose(model.attack(JIIO).first(model.target(images)).x, wanted)
     solver(False, "test", model)
     assert not model.attack(JIIO).first(model.target(images)).x.any()
+
+
+def test_a_training_sample_that_is_not_finite_is_named():
+    given = batch()
+    given.image[2, 0, 0, 0] = math.nan
+    with pytest.raises(ValueError, match="sample 2 of the training split has values that are not finite"):
+        fit(task(), [given], 4)
 
 
 def test_the_costs_of_starts_are_means_over_all_samples():

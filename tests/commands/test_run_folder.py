@@ -54,7 +54,7 @@ def test_a_finished_run_goes_on_for_longer(jiio, finished, capsys):
         (("--trainer.max_steps", 4, "--data.train_limit", 16), "had samples 18 (now 16): a run goes on with the data"),
         (("--trainer.max_steps", 4, "--data.flip", "true"), "had flip False (now True): a run goes on with the data"),
         (("--trainer.max_steps", 4, "--data.value_range", "[0,1]"), "had value_range [-1.0, 1.0] (now [0.0, 1.0])"),
-        (("--trainer.max_steps", 4, "--trainer.limit_train_batches", 0), "nothing would be done: leave it out"),
+        (("--trainer.limit_train_batches", 0), "trainer.limit_train_batches is 0: nothing would be done: leave it out"),
     ],
 )
 def test_a_run_that_cannot_go_on_is_left_alone(jiio, finished, capsys, words, message):
@@ -71,8 +71,9 @@ def test_a_second_fit_is_refused_in_one_line(jiio, finished, capsys):
     (RUN / "checkpoints" / "last.ckpt").rename("elsewhere.ckpt")
     words = ("--config", "tiny.yaml", "--name", "other", "--ckpt_path", "elsewhere.ckpt")
     shutil.copytree(RUN, "runs/other")
-    assert jiio("fit", *words, "--trainer.max_steps", 4) == 1, "nor may the checkpoint of another run go on there"
-    assert "runs/other holds a run" in error(capsys)
+    for more in ((), ("--overwrite",)):
+        assert jiio("fit", *words, "--trainer.max_steps", 4, *more) == 1, "nor may the checkpoint of another run go on there"
+        assert "runs/other holds a run" in error(capsys)
 
 
 def test_an_overwritten_run_goes_when_the_new_one_has_a_checkpoint(jiio, finished, capsys):

@@ -169,7 +169,9 @@ def recorded(run: Run, folder: Path) -> set[str]:
     else:
         solvers = yaml.safe_load((ROOT / settings["--solvers"]).read_text())
         default = {DEFAULT: {"family": "joint", "budgets": yaml.safe_load(settings["--budgets"])}}
-        curves = [curve(name, one["family"], one["budgets"]) for name, one in (default | solvers).items()]
+        single = "--solvers."
+        more = {key.removeprefix(single): yaml.safe_load(one) for key, one in settings.items() if key.startswith(single)}
+        curves = [curve(name, one["family"], one["budgets"]) for name, one in (default | solvers | more).items()]
         record = Comparison(curves, {}, samples=1, batches=1, repeats=1).record()
     (folder / f"{run.command}.json").write_text(json.dumps(record))
     return set(json_metrics(folder, run.command))

@@ -181,6 +181,7 @@ def test_a_photo_is_learned_tested_and_made_larger(run, caplog):
     assert run("test", *last) == 0 and Path("runs/repr/images/test.png").exists()
     assert run("predict", *last, "--data.zoom", 2.5) == 0
     assert Image.open("runs/repr/predictions/reconstruction.png").size == (80, 60)
+    assert not Path("runs/repr/predictions/predictions.npz").exists()
 
 
 @pytest.mark.parametrize("batch_size", [None, 50])
