@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from jiio_lightning.commands.run_folder import set_aside
 from tests.conftest import metrics
 from tests.test_cli import error
 
@@ -122,6 +123,12 @@ def test_a_folder_of_the_users_own_is_left_alone(jiio):
     assert Path("images/mine.png").read_text() == "mine" and not Path("replaced_1").exists()
     assert jiio("fit", *here) == 0
     assert Path("replaced_1/images/mine.png").read_text() == "mine" and Path("tiny.yaml").is_file()
+
+
+def test_nothing_to_set_aside(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.ckpt").touch()
+    assert set_aside(tmp_path) is None and not (tmp_path / "replaced_1").exists()
 
 
 def test_two_runs_at_once_the_second_is_refused(jiio, capsys):

@@ -216,7 +216,7 @@ def test_a_measurement_of_another_shape_is_not_spread_over_the_batch():
     problem = task(Grey()).problem(given)
     with pytest.raises(ValueError, match=r"the operator's apply has to return \(3, 8, 8\) for a batch, not \(3, 1, 8, 8\)"):
         problem.evaluate(task(Grey()).start(given))
-    model = task(SquareMask(), outer=FixedInput())
+    model = task(SquareMask())
     whole = model.net.h
     model.net.h = lambda z: whole(z).squeeze(1)
     v = model.start(given)
