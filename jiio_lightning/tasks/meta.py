@@ -156,7 +156,7 @@ class MetaLearning(JIIOTask):
         with torch.no_grad():
             metrics |= {name: value.mean() for name, value in self._metrics(at_query.z, at_query.x, batch.query_label).items()}
         self._log("train", metrics, len(batch.index))
-        return replace(surrogate, value=value * trusted)
+        return Surrogate(value * trusted)
 
     def _warn_of_conditioning(self, residual: Tensor) -> None:
         """Once, of a linear system whose answer is no answer."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from jsonargparse.typing import NonNegativeFloat
 from torch import Tensor
 
 from jiio_lightning.core.solvers.anderson import combine, inner_products
 from jiio_lightning.core.solvers.base import Method
+
+GUARD = 1e-8  # smallest cosine between s and B y that is trusted
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,10 @@ class Broyden(Method):
         B^+ = B + \frac{(s - B y)\, s^\top B}{s^\top B y}, \qquad B_0 = -I
 
     with s and y the last differences of v and of g. When the memory is full it starts again from :math:`-I`. An update whose
-    denominator is below ``guard`` times its Cauchy bound is left out, for that sample alone.
+    denominator is below 1e-8 times its Cauchy bound is left out, for that sample alone.
 
     Args:
         memory: the most rank-one updates remembered.
-        guard: smallest cosine between s and B y that is trusted.
 
     Raises:
         ValueError: for a memory below 1.
@@ -48,11 +48,10 @@ class Broyden(Method):
         (0.739085, True)
     """
 
-    def __init__(self, memory: int = 20, guard: NonNegativeFloat = 1e-8) -> None:
+    def __init__(self, memory: int = 20) -> None:
         if memory < 1:
             raise ValueError(f"Broyden needs memory >= 1, got {memory}")
         self.memory = memory
-        self.guard = guard
 
     def init(self, v0: Tensor) -> _BroydenState:
         left = v0.new_zeros(v0.shape[0], self.memory, v0.shape[1])
@@ -74,7 +73,7 @@ class Broyden(Method):
         row = self._apply(move, right, left)  # B^T s
         denominator = (row * turn).sum(dim=1, keepdim=True)
         bound = torch.linalg.vector_norm(row, dim=1, keepdim=True) * torch.linalg.vector_norm(turn, dim=1, keepdim=True)
-        trusted = (denominator.abs() > self.guard * bound) & torch.isfinite(denominator)
+        trusted = (denominator.abs() > GUARD * bound) & torch.isfinite(denominator)
         safe = torch.where(trusted, denominator, 1.0)
         state.left[:, slot] = torch.where(trusted, (move - stretched) / safe, 0.0)
         state.right[:, slot] = torch.where(trusted, row, 0.0)

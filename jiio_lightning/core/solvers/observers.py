@@ -45,29 +45,26 @@ Observer = Callable[[Snapshot], None]
 
 
 class Trace:
-    """Every ``every``-th iterate with its cost, its residuals and the seconds since the trace was made.
+    """Each iterate with its cost, its residuals and the seconds since the trace was made.
 
     Reading the clock after a device has finished needs a synchronisation: use it to plot, not in training.
 
     Example:
         >>> from jiio_lightning.core.solvers import Last, Picard, solve
         >>> from jiio_lightning.core.solvers.base import plain_map
-        >>> trace = Trace(every=2)
+        >>> trace = Trace()
         >>> halve = plain_map(lambda v: v / 2)
-        >>> solution = solve(Picard(), halve, torch.ones(1, 1), max_steps=6, selection=Last(), observers=(trace,))
+        >>> solution = solve(Picard(), halve, torch.ones(1, 1), max_steps=3, selection=Last(), observers=(trace,))
         >>> [now.value.item() for now in trace.snapshots]
-        [1.0, 0.25, 0.0625]
+        [1.0, 0.5, 0.25]
     """
 
-    def __init__(self, every: int = 1) -> None:
-        self.every = every
+    def __init__(self) -> None:
         self.began = time.perf_counter()
         self.seconds: list[float] = []
         self.snapshots: list[Snapshot] = []
 
     def __call__(self, now: Snapshot) -> None:
-        if now.step % self.every:
-            return
         if now.value.is_cuda:  # kernels run later than the host that launches them
             torch.cuda.synchronize(now.value.device)
         self.seconds.append(time.perf_counter() - self.began)

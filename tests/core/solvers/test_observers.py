@@ -22,11 +22,11 @@ def kept(observer: RandomIterate) -> Tensor:
     return observer.value[:, 0].long()
 
 
-def test_the_trace_keeps_every_so_many_and_their_times() -> None:
-    trace = Trace(every=3)
-    for step in range(8):
+def test_the_trace_keeps_the_iterates_and_their_times() -> None:
+    trace = Trace()
+    for step in range(3):
         trace(snapshot(step, 2))
-    assert [now.step for now in trace.snapshots] == [0, 3, 6]
+    assert [now.step for now in trace.snapshots] == [0, 1, 2]
     assert len(trace.seconds) == 3 and trace.seconds == sorted(trace.seconds) and trace.seconds[0] >= 0
 
 
