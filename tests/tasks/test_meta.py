@@ -258,6 +258,14 @@ def test_metrics_are_of_each_task():
     assert {"support_accuracy", "support_loss", "query_residual", "resolve_residual", "index"} <= metrics.keys()
 
 
+def test_each_residual_is_logged_under_one_name():
+    task, logged = learner(), set()
+    inject(task, Joint(max_steps=6))
+    task.log = lambda name, value, **_: logged.add(name)
+    task.training_step(episodes(side=8, dtype=torch.float32), 0)
+    assert {"train/residual_followed", "train/residual_adjoint"} <= logged and "train/residual_outer" not in logged
+
+
 def test_episodes_that_do_not_fit():
     with pytest.raises(ValueError, match=r"model.net.image_shape"):
         learner().problem(episodes(side=4))
